@@ -1,0 +1,1 @@
+"""Program-level guides for models with distributional neurons."""

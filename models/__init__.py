@@ -1,0 +1,1 @@
+"""Complete Pyro models built from distributional neurons."""

@@ -1,0 +1,121 @@
+"""The single panels that the public figures are composed of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyro_vdn.diagnostics._figure import (
+    ACCENT,
+    BAND_NARROW,
+    BAND_WIDE,
+    INK,
+    MUTED,
+    WARM,
+    legend,
+    style,
+)
+from pyro_vdn.diagnostics.activity import UnitActivity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+_NORMAL_95 = 1.959964
+_KL_LABEL = "mean KL to the prior (nats)"
+
+
+def draw_fan(axes: Axes, past: Array, truth: Array, fan: Array) -> None:
+    """Draw history `(past,)`, truth `(steps,)` and quantiles `(5, steps)` from time 0 on."""
+    before = np.arange(1 - len(past), 1)
+    after = np.arange(1, len(truth) + 1)
+    axes.fill_between(after, fan[0], fan[4], color=BAND_WIDE, lw=0, label="90 % interval")
+    axes.fill_between(after, fan[1], fan[3], color=BAND_NARROW, lw=0, label="50 % interval")
+    axes.axvline(0.5, color=MUTED, lw=0.9, ls=(0, (2, 3)))
+    axes.plot(before, past, color=INK, lw=1.3, label="history")
+    axes.plot(after, fan[2], color=ACCENT, lw=1.8, label="forecast median")
+    axes.plot(after, truth, color=WARM, lw=1.4, label="truth")
+    axes.set_xlim(before[0], after[-1])
+    axes.margins(y=0.08)
+
+
+def draw_histogram(axes: Axes, values: Array, bins: int, count: int) -> None:
+    """Draw the PIT histogram relative to uniform, with the band of a calibrated model."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    density = np.histogram(values, edges)[0] / len(values) * bins
+    half = _NORMAL_95 * np.sqrt((bins - 1) / count)  # of density: bins * sqrt(p (1 - p) / count)
+    style(axes, title="PIT histogram", x="probability integral transform", y="relative frequency")
+    axes.bar(edges[:-1], density, width=1 / bins, align="edge", color=BAND_NARROW, ec="white")
+    axes.axhspan(max(0.0, 1 - half), 1 + half, color=MUTED, alpha=0.22, lw=0, label="95 % band")
+    axes.axhline(1.0, color=INK, lw=1.2, label="calibrated")
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(0.0, 1.3 * max(float(density.max()), float(1 + half)))
+    axes.grid(visible=False, axis="x")
+    legend(axes, loc="upper right", ncols=2)
+
+
+def draw_coverage(axes: Axes, nominal: Array, empirical: Array, error: Array) -> None:
+    """Draw empirical over nominal coverage, each of shape `(levels,)`, around the diagonal."""
+    held = float(np.interp(0.9, nominal, empirical))
+    style(
+        axes,
+        title=f"Coverage: the 90 % interval holds {100 * held:.1f} %",
+        x="nominal coverage (%)",
+        y="empirical coverage (%)",
+    )
+    ends = np.array([0.0, 1.0])
+    level, half = np.r_[0.0, nominal, 1.0], np.r_[0.0, _NORMAL_95 * error, 0.0]
+    low, high = np.clip(level - half, 0, 1), np.clip(level + half, 0, 1)
+    axes.fill_between(
+        100 * level, 100 * low, 100 * high, color=MUTED, alpha=0.22, lw=0, label="95 % band"
+    )
+    axes.plot(100 * ends, 100 * ends, color=INK, lw=1.2, label="calibrated")
+    axes.plot(100 * nominal, 100 * empirical, color=ACCENT, lw=1.4, marker="o", ms=5, label="model")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 100)
+    axes.set_aspect("equal")
+    for x, y, side, note in (
+        (4, 94, "left", "above: too wide"),
+        (96, 5, "right", "below: too narrow"),
+    ):
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+        axes.text(x, y, note, ha=side, color=MUTED, fontsize=10, bbox=box)
+    legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def draw_rank(axes: Axes, kl: Array, activity: UnitActivity) -> None:
+    """Draw units by falling KL, active ones coloured, with the threshold."""
+    order = np.argsort(-kl, kind="stable")
+    rank, active = np.arange(1, len(kl) + 1), activity.active[order]
+    size = float(np.clip(1500 / len(kl), 8, 40))
+    title = f"{int(active.sum())} of {len(kl)} units active"
+    style(axes, title=title, x="unit, ordered by KL", y=_KL_LABEL)
+    axes.set_yscale("log")
+    axes.vlines(
+        rank[active], activity.threshold, kl[order][active], color=BAND_WIDE, lw=1.2, zorder=1
+    )
+    for mask, colour, label in ((active, ACCENT, "active"), (~active, MUTED, "collapsed")):
+        if mask.any():
+            axes.scatter(rank[mask], kl[order][mask], s=size, color=colour, lw=0, label=label)
+    axes.axhline(activity.threshold, color=WARM, lw=1.1, ls=(0, (4, 3)), label="threshold")
+    legend(axes, loc="upper right", markerscale=(40 / size) ** 0.5)
+
+
+def draw_units(axes: Axes, kl: Array, values: Array, activity: UnitActivity, label: str) -> None:
+    """Scatter one statistic over KL, active units coloured."""
+    style(axes, x=_KL_LABEL, y=label)
+    axes.set_xscale("log")
+    size = float(np.clip(1500 / len(kl), 8, 30))
+    for mask, colour in ((activity.active, ACCENT), (~activity.active, MUTED)):
+        axes.scatter(kl[mask], values[mask], s=size, color=colour, alpha=0.75, lw=0)
+    axes.axvline(activity.threshold, color=WARM, lw=1.1, ls=(0, (4, 3)))
+
+
+def above_zero(values: Array, floor: float) -> Array:
+    """Lift values to a tenth of `floor`, or of the smallest positive value if that is lower."""
+    positive = values[values > 0]
+    least = min(floor, float(positive.min())) if len(positive) else floor
+    return np.maximum(values, 0.1 * least)

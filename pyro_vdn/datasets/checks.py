@@ -28,8 +28,9 @@ def unknown_name(what: str, name: object, options: Sequence[str]) -> InputError:
             ...
         pyro_vdn.errors.InputError: channel: expected one of 'HUFL', 'OT', got '0T'. Try: 'OT'
     """
-    close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
-    hint = repr(close[0]) if close else "one of the names listed"
+    folded = {option.casefold(): option for option in options}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.5)
+    hint = repr(folded[close[0]]) if close else "one of the names listed"
     return InputError(
         what, expected=f"one of {', '.join(map(repr, options))}", got=repr(name), hint=hint
     )

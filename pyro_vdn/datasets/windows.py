@@ -191,19 +191,17 @@ def forecasting_windows(
         allow_constant=False,
     )
     values = standardizer.transform(values)
-
-    def part(begin: int, end: int) -> Windows:
-        first_row = max(begin - input_length, 0)
-        return Windows(
-            values[first_row:end],
+    train, validation, test = (
+        Windows(
+            values[max(begin - input_length, 0) : end],
             names,
             input_length=input_length,
             horizon=horizon,
             stride=stride,
-            first_row=first_row,
+            first_row=max(begin - input_length, 0),
         )
-
-    train, validation, test = (part(begin, end) for begin, end in borders.parts())
+        for begin, end in borders.parts()
+    )
     return WindowSplits(train, validation, test, standardizer)
 
 

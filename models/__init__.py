@@ -1,1 +1,5 @@
 """Complete Pyro models built from distributional neurons."""
+
+from pyro_vdn.models.regression import Regression
+
+__all__ = ["Regression"]

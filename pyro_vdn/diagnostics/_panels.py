@@ -37,7 +37,8 @@ def draw_fan(axes: Axes, past: Array, truth: Array, fan: Array) -> None:
     axes.axvline(0.5, color=MUTED, lw=0.9, ls=(0, (2, 3)))
     axes.plot(before, past, color=INK, lw=1.3, label="history")
     axes.plot(after, fan[2], color=ACCENT, lw=1.8, label="forecast median")
-    axes.plot(after, truth, color=WARM, lw=1.4, label="truth")
+    # The truth goes on from the last observed value; the forecast starts one step later.
+    axes.plot(np.r_[0, after], np.r_[past[-1], truth], color=WARM, lw=1.4, label="truth")
     axes.set_xlim(before[0], after[-1])
     axes.margins(y=0.08)
 
@@ -73,7 +74,17 @@ def draw_coverage(axes: Axes, nominal: Array, empirical: Array, error: Array) ->
         100 * level, 100 * low, 100 * high, color=MUTED, alpha=0.22, lw=0, label="95 % band"
     )
     axes.plot(100 * ends, 100 * ends, color=INK, lw=1.2, label="calibrated")
-    axes.plot(100 * nominal, 100 * empirical, color=ACCENT, lw=1.4, marker="o", ms=5, label="model")
+    axes.plot(
+        100 * nominal,
+        100 * empirical,
+        color=ACCENT,
+        lw=1.4,
+        marker="o",
+        ms=5,
+        label="model",
+        clip_on=False,
+        zorder=3,
+    )
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.set_aspect("equal")

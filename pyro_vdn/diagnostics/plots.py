@@ -164,7 +164,9 @@ def plot_unit_activity(activity: UnitActivity) -> Figure:
     panels["energy"].set_yscale("log")
     panels["energy"].set_xlabel("")
     panels["energy"].tick_params(labelbottom=False)
-    panels["energy"].set_title("Energy and scale over KL", loc="left", fontsize=12, color=INK)
+    panels["energy"].set_title(
+        "Energy and scale over KL", loc="left", fontsize=12, color=INK, pad=8
+    )
     figure.align_ylabels([panels["energy"], panels["scale"]])
     return figure
 
@@ -203,22 +205,25 @@ def _fan(
             got="none" if draws is None else "both",
             hint="pass draws=... of shape (draws, rows, steps)",
         )
+    rows, steps = truth.shape
     if draws is not None:
         array = as_array("draws", draws, ndim=3, sizes="(draws, rows, steps)")
-        what, fan = "draws", draw_quantiles(torch.from_numpy(array), FAN_LEVELS).numpy()
-    else:
-        assert quantiles is not None
-        what, fan = "quantiles", as_array("quantiles", quantiles, ndim=3, sizes="(5, rows, steps)")
-    if fan.shape != (len(FAN_LEVELS), *truth.shape):
-        rows, steps = truth.shape
-        first = len(FAN_LEVELS) if what == "quantiles" else "draws"
+        _check_fan("draws", array, ("draws", rows, steps))
+        return draw_quantiles(torch.from_numpy(array), FAN_LEVELS).numpy()
+    assert quantiles is not None
+    array = as_array("quantiles", quantiles, ndim=3, sizes="(5, rows, steps)")
+    _check_fan("quantiles", array, (len(FAN_LEVELS), rows, steps))
+    return array
+
+
+def _check_fan(what: str, array: NDArray[np.float64], sizes: tuple[int | str, int, int]) -> None:
+    if any(size not in (got, "draws") for got, size in zip(array.shape, sizes, strict=True)):
         raise InputError(
             what,
-            expected=f"shape ({first}, {rows}, {steps}), as in target",
-            got=f"{fan.shape[0] if what == 'quantiles' else '...'}, {fan.shape[1:]}",
+            expected=f"shape ({', '.join(str(size) for size in sizes)}), as in target",
+            got=f"shape {array.shape}",
             hint="pass the same rows and steps everywhere",
         )
-    return fan
 
 
 def _legend_above(figure: Figure, axes: Any) -> None:

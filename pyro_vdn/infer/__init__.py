@@ -1,1 +1,7 @@
+"""Losses, SVI and prediction."""
 
+from pyro_vdn.infer.local_elbo import LocalELBO
+from pyro_vdn.infer.loss import Terms
+from pyro_vdn.infer.pacm_elbo import PACmELBO
+
+__all__ = ["LocalELBO", "PACmELBO", "Terms"]

@@ -1,1 +1,28 @@
+"""Effects on models with distributional neurons, each a context manager and a wrapper of an unchanged model."""
 
+from pyro_vdn.poutine.clamp import ClampMessenger, Held, clamp
+from pyro_vdn.poutine.deterministic import DeterministicMessenger, deterministic
+from pyro_vdn.poutine.dropout import DropoutMessenger, DroppedOut, dropout
+from pyro_vdn.poutine.kl_weight import KLWeightMessenger, kl_weight
+from pyro_vdn.poutine.messenger import NeuronMessenger
+from pyro_vdn.poutine.posterior import PosteriorMessenger
+from pyro_vdn.poutine.record import LayerRecord, RecordMessenger, StreamingMoments, record
+
+__all__ = [
+    "ClampMessenger",
+    "DeterministicMessenger",
+    "DropoutMessenger",
+    "DroppedOut",
+    "Held",
+    "KLWeightMessenger",
+    "LayerRecord",
+    "NeuronMessenger",
+    "PosteriorMessenger",
+    "RecordMessenger",
+    "StreamingMoments",
+    "clamp",
+    "deterministic",
+    "dropout",
+    "kl_weight",
+    "record",
+]

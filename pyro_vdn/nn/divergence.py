@@ -1,0 +1,85 @@
+"""The KL of neurons in closed form, at the cost of what the tensors really hold."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+
+def closed_form_kl(q: dist.Distribution, p: dist.Distribution) -> Tensor | None:
+    r"""Return `KL(q || p)` in closed form, or None where there is none.
+
+    For normals, `KL = log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2`. Scales shared by many rows are not
+    copied per row, so a per-unit scale costs its logarithm once a unit rather than once a row and unit.
+
+    Args:
+        q: The posterior.
+        p: The prior, of a batch shape that broadcasts with that of `q`.
+
+    Returns:
+        A tensor that broadcasts to the batch shape, smaller where the KL does not vary along a dimension.
+
+    Example:
+        >>> q = dist.Normal(torch.ones(2, 3), 1.0)
+        >>> closed_form_kl(q, dist.Normal(torch.zeros(2, 3), 1.0))[0]
+        tensor([0.5000, 0.5000, 0.5000])
+        >>> closed_form_kl(q, dist.Laplace(torch.zeros(2, 3), 1.0)) is None
+        True
+    """
+    if _silent(q) and _silent(p):
+        return q.mean.new_zeros(())
+    if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
+        inner = closed_form_kl(q.base_dist, p.base_dist)
+        dims = list(range(-q.reinterpreted_batch_ndims, 0))
+        return None if inner is None else inner.expand(_joint(q.base_dist, p.base_dist)).sum(dims)
+    if type(q) is dist.Normal and type(p) is dist.Normal:
+        return _normal_kl(q, p)
+    try:
+        return torch.as_tensor(kl_divergence(q, p))
+    except NotImplementedError:
+        return None
+
+
+def _normal_kl(q: dist.Normal, p: dist.Normal) -> Tensor:
+    q_scale, p_loc, p_scale = (_unexpanded(value) for value in (q.scale, p.loc, p.scale))
+    distance = (_unexpanded(q.loc) - p_loc).square() * (0.5 / p_scale.square())
+    ratio = q_scale / p_scale
+    return distance + (0.5 * ratio.square() - ratio.log() - 0.5)
+
+
+def _silent(distribution: dist.Distribution) -> bool:
+    return getattr(distribution, "_mask", None) is False
+
+
+def _joint(q: dist.Distribution, p: dist.Distribution) -> torch.Size:
+    return torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+
+
+def _unexpanded(tensor: Tensor) -> Tensor:
+    """Undo `expand`: narrow every dimension along which a tensor repeats itself to size 1."""
+    for dim, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
+        if stride == 0 and size > 1:
+            tensor = tensor.narrow(dim, 0, 1)
+    return tensor
+
+
+def monte_carlo_kl(q: dist.Distribution, p: dist.Distribution, value: Tensor) -> Tensor:
+    """Return the one-draw estimate `log q(z) - log p(z)` of the KL at `value`, a draw of `q`; unbiased, pathwise.
+
+    Args:
+        q: The posterior.
+        p: The prior.
+        value: A draw of `q`, shape `batch_shape + event_shape`.
+
+    Returns:
+        The estimate, of the batch shape.
+    """
+    return q.log_prob(value) - p.log_prob(value)
+
+
+def neuron_kl(q: dist.Distribution, p: dist.Distribution, value: Tensor) -> Tensor:
+    """Return `KL(q || p)` in closed form where it exists, else its one-draw estimate at `value`."""
+    exact = closed_form_kl(q, p)
+    return monte_carlo_kl(q, p, value) if exact is None else exact

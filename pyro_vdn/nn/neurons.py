@@ -1,0 +1,146 @@
+"""The layer of variational distributional neurons."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import pyro
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from pyro_vdn.errors import InputError
+from pyro_vdn.nn import sites
+from pyro_vdn.nn.local import LocalDecoder
+from pyro_vdn.nn.moments import Moments
+from pyro_vdn.nn.plates import NeuronPlate
+from pyro_vdn.nn.posteriors import NormalPosterior
+from pyro_vdn.nn.priors import StandardNormal
+from pyro_vdn.nn.shapes import LayerShape, check_features, check_positive
+
+Pool = Literal["mean", "sum", "flatten"]
+
+
+class VariationalNeurons(nn.Module):
+    r"""A layer whose units are random: each a Pyro sample site with its own prior and amortized posterior.
+
+    For input `h` the layer says `z_i ~ p(z_i)` in a neuron plate and passes the *sample* on. At its site it offers its
+    amortized posterior `q(z_i | h)`: a guide or loss that takes the offer (`NeuronGuide`, `LocalELBO`) draws
+    `z_i = mu_i(h) + sigma_i(h) eps_i` and pays `KL_i = KL(q(z_i | h) || p(z_i))`; any other program sees the prior.
+
+    Args:
+        in_features: Size of the last dimension of the input.
+        num_units: Number of neurons.
+        latent_dim: Latent dimensions k of each neuron; k = 1 is the atomic neuron.
+        prior: A module with ``forward(h) -> Distribution``; default `StandardNormal()`.
+        posterior: A module with ``forward(h) -> Distribution``; default `NormalPosterior(scale="unit")`.
+        pool: How the k dimensions of a neuron leave the layer: their ``"mean"``, their ``"sum"``, or all of them
+            (``"flatten"``).
+        local_reconstruction: Whether each unit also decodes its own projection of `h` (see `LocalDecoder`).
+
+    Shape:
+        Input `(..., in_features)`; output `(..., num_units)`, or `(..., num_units * latent_dim)` for ``"flatten"``.
+        The site ``<attribute path>.z`` has batch shape `(..., num_units)` and, for k > 1, event shape `(latent_dim,)`.
+
+    Raises:
+        InputError: For a size that is not positive, an unknown pool, or an input of the wrong dtype or last dimension.
+
+    Example:
+        >>> _ = pyro.set_rng_seed(0)
+        >>> layer = VariationalNeurons(3, 4)
+        >>> trace = pyro.poutine.trace(layer).get_trace(torch.zeros(5, 3))
+        >>> trace.nodes["z"]["fn"].batch_shape
+        torch.Size([5, 4])
+
+    Source:
+        Ruffenach, *Variational Distributional Neuron*, arXiv:2602.18250 (2026).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_units: int,
+        *,
+        latent_dim: int = 1,
+        prior: nn.Module | None = None,
+        posterior: nn.Module | None = None,
+        pool: Pool = "mean",
+        local_reconstruction: bool = False,
+    ) -> None:
+        super().__init__()
+        check_positive(in_features=in_features, num_units=num_units, latent_dim=latent_dim)
+        if pool not in get_args(Pool):
+            raise InputError(
+                "pool", expected=f"one of {get_args(Pool)}", got=repr(pool), hint="pool='mean'"
+            )
+        self.shape = LayerShape(in_features, num_units, latent_dim)
+        self.pool = pool
+        self.prior = _bound(prior if prior is not None else StandardNormal(), self.shape)
+        self.posterior = _bound(
+            posterior if posterior is not None else NormalPosterior(), self.shape
+        )
+        self.local_decoder = LocalDecoder(self.shape) if local_reconstruction else None
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Sample the layer's neurons given `h` of shape `(..., in_features)` and return them pooled."""
+        check_features(f"input of {type(self).__name__}", h, self.shape.in_features)
+        path = sites.attribute_path(self)
+        batch_shape = h.shape[:-1] + (self.shape.num_units,)
+        infer = {
+            sites.POSTERIOR: functools.cache(
+                lambda: self._over_units(self.posterior(h), batch_shape)
+            ),
+            sites.OUTPUT: self._output_moments,
+        }
+        with NeuronPlate(sites.units_plate(path), self.shape.num_units):
+            prior = self._over_units(self.prior(h), batch_shape)
+            z: Tensor = pyro.sample(sites.latent_site(path), prior, infer=infer)
+            if self.local_decoder is not None:
+                self.local_decoder(sites.local_site(path), h, z)
+        return self._pooled(z)
+
+    def extra_repr(self) -> str:
+        """Say the sizes in the module's printed form."""
+        shape = self.shape
+        return f"{shape.in_features}, {shape.num_units}, latent_dim={shape.latent_dim}, pool={self.pool!r}"
+
+    def _over_units(
+        self, distribution: dist.Distribution, batch_shape: torch.Size
+    ) -> dist.Distribution:
+        """Expand a distribution, possibly scalar, to the layer's batch and event shape."""
+        missing = self.shape.event_dim - distribution.event_dim
+        if missing:
+            latent = batch_shape + self.shape.latent[1:]
+            return distribution.expand(latent).to_event(missing)
+        return distribution.expand(batch_shape)
+
+    def _pooled(self, z: Tensor) -> Tensor:
+        if self.shape.latent_dim == 1:
+            return z
+        if self.pool == "flatten":
+            return z.flatten(start_dim=-2)
+        return z.mean(-1) if self.pool == "mean" else z.sum(-1)
+
+    def _output_moments(self, posterior: dist.Distribution) -> Moments:
+        """Return the moments of the layer's output, given the distribution of its latents."""
+        variance = posterior.variance
+        if self.shape.latent_dim > 1 and self.pool == "mean":
+            variance = variance / self.shape.latent_dim
+        return Moments(self._pooled(posterior.mean), self._pooled(variance))
+
+
+def _bound(part: nn.Module, shape: LayerShape) -> nn.Module:
+    """Let a part make its parameters for this layer, where it has any to make."""
+    bind: Callable[[LayerShape], None] | None = getattr(part, "bind", None)
+    if bind is None:
+        return part
+    if any(True for _ in part.parameters()):
+        raise InputError(
+            type(part).__name__,
+            expected="a part of one layer",
+            got="one that another layer has already bound",
+            hint="make a new one for each layer",
+        )
+    bind(shape)
+    return part

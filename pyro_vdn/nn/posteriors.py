@@ -1,0 +1,133 @@
+"""Amortized posteriors of neurons: each a module with one method that returns a distribution."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_vdn.errors import InputError
+from pyro_vdn.nn.shapes import LayerShape, inverse_softplus
+
+ScaleMode = Literal["shared", "unit", "input", "low_rank"]
+LocMode = Literal["linear", "identity"]
+
+
+class NormalPosterior(nn.Module):
+    r"""The posterior `q(z_i | h) = Normal(mu_i(h), sigma_i(h)^2)` of every unit.
+
+    The location is linear, `mu = W h + b`, or the input itself. The scale is `min_scale + softplus(raw)` with
+
+    | `scale` | `raw` | parameters |
+    | --- | --- | --- |
+    | ``"shared"`` | one number | 1 |
+    | ``"unit"`` | one number per unit | units |
+    | ``"input"`` | `W_s h + b_s` | (in + 1) x units |
+    | ``"low_rank"`` | `U tanh(V h) + b_s` of rank r | (in + units) x r + units |
+
+    Args:
+        scale: What the scale depends on.
+        rank: Rank r of the ``"low_rank"`` scale; by default the largest for which the scale head has at most 5 % of
+            the parameters of the location head, and at least 1.
+        initial_scale: Scale of every unit at the start, positive.
+        min_scale: Floor under the scale.
+        loc: ``"linear"`` for `W h + b`, or ``"identity"`` for `h` itself (then ``in_features == num_units``).
+
+    Raises:
+        InputError: For an unknown mode, a scale at or below its floor, or an identity between unequal sizes.
+
+    Example:
+        >>> from pyro_vdn.nn import VariationalNeurons
+        >>> layer = VariationalNeurons(3, 4, posterior=NormalPosterior(scale="input", initial_scale=0.1))
+        >>> layer.posterior(torch.zeros(5, 3)).scale.mean().item()  # doctest: +ELLIPSIS
+        0.1...
+
+    Source:
+        Ruffenach, *Variational Distributional Neuron*, arXiv:2602.18250 (2026).
+    """
+
+    def __init__(
+        self,
+        scale: ScaleMode = "unit",
+        *,
+        rank: int | None = None,
+        initial_scale: float = 0.3,
+        min_scale: float = 1e-3,
+        loc: LocMode = "linear",
+    ) -> None:
+        super().__init__()
+        for name, mode, modes in (
+            ("scale", scale, get_args(ScaleMode)),
+            ("loc", loc, get_args(LocMode)),
+        ):
+            if mode not in modes:
+                raise InputError(
+                    name, expected=f"one of {modes}", got=repr(mode), hint=f"{name}={modes[0]!r}"
+                )
+        self.scale_mode = scale
+        self.loc_mode = loc
+        self.rank = rank
+        self.initial_scale = initial_scale
+        self.min_scale = min_scale
+
+    def bind(self, shape: LayerShape) -> None:
+        """Make the parameters for a layer of the given shape."""
+        num_latents = math.prod(shape.latent)
+        if self.loc_mode == "identity" and shape.in_features != num_latents:
+            raise InputError(
+                "loc",
+                expected=f"an input of {num_latents} features for loc='identity'",
+                got=f"{shape.in_features} features",
+                hint="loc='linear'",
+            )
+        self.latent_shape = shape.latent
+        linear = self.loc_mode == "linear"
+        self.loc = nn.Linear(shape.in_features, num_latents) if linear else nn.Identity()
+        self.raw_scale = self._make_scale(shape.in_features, num_latents)
+
+    def _make_scale(self, in_features: int, num_latents: int) -> nn.Module:
+        raw = inverse_softplus(self.initial_scale - self.min_scale)
+        if self.scale_mode == "shared":
+            return _Constant(torch.tensor(raw))
+        if self.scale_mode == "unit":
+            return _Constant(torch.full(self.latent_shape, raw))
+        if self.scale_mode == "input":
+            last = nn.Linear(in_features, num_latents)
+            head: nn.Module = last
+        else:
+            rank = self.rank or max(
+                1, int(0.05 * in_features * num_latents) // (in_features + num_latents)
+            )
+            last = nn.Linear(rank, num_latents)
+            head = nn.Sequential(nn.Linear(in_features, rank), nn.Tanh(), last)
+        nn.init.normal_(last.weight, std=1e-3)
+        nn.init.constant_(last.bias, raw)
+        return head
+
+    def forward(self, h: Tensor) -> dist.Distribution:
+        """Return the posterior given `h` of shape `(..., in_features)`.
+
+        Returns:
+            A normal of batch shape `(..., num_units)` and, above one latent dimension, event shape `(latent_dim,)`.
+        """
+        shape = h.shape[:-1] + self.latent_shape
+        loc = self.loc(h).reshape(shape)
+        scale = self.min_scale + F.softplus(self.raw_scale(h))
+        if self.scale_mode in ("input", "low_rank"):
+            scale = scale.reshape(shape)
+        return dist.Normal(loc, scale).to_event(len(self.latent_shape) - 1)
+
+
+class _Constant(nn.Module):
+    """A learned value that ignores the input."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.value

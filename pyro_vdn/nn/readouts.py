@@ -1,0 +1,129 @@
+"""Readouts whose moments are known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vdn.errors import InputError
+from pyro_vdn.nn.integrated import Integrated, LinearMoments
+from pyro_vdn.nn.moments import Moments, relu_moments
+from pyro_vdn.nn.sites import MARGINAL
+
+Activation = Literal["identity", "relu"]
+
+
+class Units(NamedTuple):
+    """The units in which outputs are observed: `shift + spread * readout`.
+
+    Args:
+        shift: Broadcastable to `(..., 1)`.
+        spread: Positive, broadcastable to `(..., 1)`.
+
+    Example:
+        >>> Units(torch.tensor(1.0), torch.tensor(2.0)).restore(torch.tensor([3.0]))
+        tensor([7.])
+    """
+
+    shift: Tensor
+    spread: Tensor
+
+    def restore(self, values: Tensor) -> Tensor:
+        """Return values `(..., outputs)` in the units of the observations."""
+        return self.shift + self.spread * values
+
+
+class IntegrableLikelihood(Protocol):
+    """A likelihood module that can integrate the moments of a linear readout."""
+
+    def integrate(self, moments: LinearMoments, features: Tensor | None = None) -> Integrated:
+        """Return the predictive distribution of the outputs."""
+        ...
+
+
+class LinearReadout(nn.Module):
+    r"""The readout `W act(z) + b`, which also knows its mean and covariance when the units are normal.
+
+    For `z_i ~ Normal(mu_i, sigma_i^2)` independent, with `m_i` and `v_i` the exact mean and variance of `act(z_i)`:
+    mean `W m + b`, covariance `W diag(v) W^T`.
+
+    Args:
+        in_features: Number of units read.
+        out_features: Number of outputs.
+        activation: ``"identity"`` or ``"relu"``.
+
+    Shape:
+        Input `(..., in_features)`; output `(..., out_features)`.
+
+    Raises:
+        InputError: For an unknown activation.
+
+    Example:
+        >>> readout = LinearReadout(3, 2)
+        >>> readout(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
+        >>> readout.moments(Moments(torch.zeros(5, 3), torch.ones(5, 3))).output_variance.shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, activation: Activation = "identity"
+    ) -> None:
+        super().__init__()
+        if activation not in get_args(Activation):
+            raise InputError(
+                "activation",
+                expected=f"one of {get_args(Activation)}",
+                got=repr(activation),
+                hint="apply other activations with torch and train with LocalELBO",
+            )
+        self.activation = activation
+        self.linear = nn.Linear(in_features, out_features)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Read the units `z` of shape `(..., in_features)`."""
+        output: Tensor = self.linear(torch.relu(z) if self.activation == "relu" else z)
+        return output
+
+    def moments(self, units: Moments) -> LinearMoments:
+        """Return the moments of the readout, given those of its units."""
+        if self.activation == "relu":
+            units = relu_moments(units)
+        spread = units.mean.new_ones(())
+        return LinearMoments(self.linear(units.mean), self.linear.weight, units.variance, spread)
+
+    def offer(
+        self,
+        likelihood: IntegrableLikelihood,
+        features: Tensor | None = None,
+        *,
+        units: Units | None = None,
+    ) -> dict[str, Callable[[Moments], Integrated]]:
+        """Return an `infer` dictionary that offers a likelihood site with the last neurons integrated out.
+
+        Sampling programs ignore the offer; the closed form of `PACmELBO` and `predict` take it.
+
+        Args:
+            likelihood: The likelihood that the site observes.
+            features: What the likelihood's scale depends on, `(..., features)`, where it depends on anything.
+            units: The units of the observations, where the readout is restored to them.
+
+        Returns:
+            A dictionary for `pyro.sample(..., infer=...)`.
+        """
+
+        def integrate(moments: Moments) -> Integrated:
+            read = self.moments(moments)
+            if units is not None:
+                read = read.affine(*units)
+            return likelihood.integrate(read, features)
+
+        return {MARGINAL: integrate}
+
+
+def offers_marginal(infer: dict[str, Any]) -> bool:
+    """Say whether a site's `infer` dictionary offers a marginal."""
+    return MARGINAL in infer

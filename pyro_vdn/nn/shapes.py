@@ -1,0 +1,76 @@
+"""Shapes of a layer, and the checks on what goes into one."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_vdn.errors import InputError
+
+
+class LayerShape(NamedTuple):
+    """The sizes of a neuron layer, handed to its parts when they make their parameters.
+
+    Args:
+        in_features: Size of the layer's input.
+        num_units: Number of neurons.
+        latent_dim: Latent dimensions of each neuron.
+
+    Example:
+        >>> LayerShape(8, 50, 1).latent, LayerShape(8, 50, 3).latent
+        (torch.Size([50]), torch.Size([50, 3]))
+    """
+
+    in_features: int
+    num_units: int
+    latent_dim: int
+
+    @property
+    def latent(self) -> torch.Size:
+        """Shape of one row's latent value: `(num_units,)`, or `(num_units, latent_dim)` above one dimension."""
+        sizes = (self.num_units, self.latent_dim)
+        return torch.Size(sizes if self.latent_dim > 1 else sizes[:1])
+
+    @property
+    def event_dim(self) -> int:
+        """Number of event dimensions of the latent site."""
+        return int(self.latent_dim > 1)
+
+
+def inverse_softplus(value: float) -> float:
+    """Return `x` with `softplus(x) = value`, for a positive `value`."""
+    if not value > 0:
+        raise InputError(
+            "initial_scale",
+            expected="a value above min_scale",
+            got=f"a difference of {value}",
+            hint="raise initial_scale or lower min_scale",
+        )
+    return value + math.log(-math.expm1(-value))
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise `InputError` for the first size that is not a positive integer."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise InputError(
+                name, expected="a positive integer", got=repr(size), hint=f"{name}=1 or more"
+            )
+
+
+def check_features(what: str, x: Tensor, in_features: int) -> None:
+    """Raise `InputError` unless `x` is a floating tensor of shape `(..., in_features)`."""
+    if not torch.is_floating_point(x):
+        raise InputError(
+            what, expected="a floating-point tensor", got=str(x.dtype), hint="call `.float()` on it"
+        )
+    if x.dim() == 0 or x.shape[-1] != in_features:
+        raise InputError(
+            what,
+            expected=f"shape (..., {in_features})",
+            got=f"shape {tuple(x.shape)}",
+            hint="put the features in the last dimension, or set in_features to its size",
+        )

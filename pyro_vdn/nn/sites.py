@@ -1,0 +1,116 @@
+"""The names of sites, plates and offers: every such string of the library lives here.
+
+A neuron layer at attribute path ``a.b`` samples the site ``a.b.z`` in the plate ``a.b.units`` and, with local
+reconstruction, observes ``a.b.local``. Sites carry *offers* in their ``infer`` dictionary; a program that does not
+know an offer ignores it, so the model stays plain Pyro.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from pyro.infer.elbo import ELBOModule
+from pyro.nn import PyroModule
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+#: A message on its way through Pyro's effect stack (`pyro.poutine.runtime.Message`).
+Message: TypeAlias = dict[str, Any]
+
+#: Offer at a neuron's site: a function without arguments that returns its amortized posterior.
+POSTERIOR = "vdn_posterior"
+#: Offer at a neuron's site: a function from its posterior to the distribution of the layer's pooled output.
+OUTPUT = "vdn_output"
+#: Offer at a likelihood site: a function from the output distribution of the last neurons to an `Integrated`.
+MARGINAL = "vdn_marginal"
+#: Mark of a local reconstruction site.
+LOCAL = "vdn_local"
+#: Where an effect that draws from the posterior keeps the prior it displaced.
+PRIOR = "vdn_prior"
+
+_WRAPPERS = (ELBOModule, DataParallel, DistributedDataParallel)
+_PATHS: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, str]] = WeakKeyDictionary()
+
+
+def latent_site(path: str) -> str:
+    """Return the name of the sample site of the layer at `path`."""
+    return _join(path, "z")
+
+
+def local_site(path: str) -> str:
+    """Return the name of the local reconstruction site of the layer at `path`."""
+    return _join(path, "local")
+
+
+def units_plate(path: str) -> str:
+    """Return the name of the neuron plate of the layer at `path`."""
+    return _join(path, "units")
+
+
+def layer_of(site: str) -> str:
+    """Return the attribute path of the layer that owns the latent site `site` (``""`` for a bare layer)."""
+    return site.removesuffix("z").removesuffix(".")
+
+
+def is_neuron(msg: Message) -> bool:
+    """Say whether a message comes from the latent site of a neuron layer."""
+    return bool(msg["type"] == "sample" and POSTERIOR in msg["infer"])
+
+
+def attribute_path(layer: nn.Module) -> str:
+    """Return the attribute path of `layer` below the outermost module that is running it.
+
+    Pyro names a parameter by its path below the outermost `PyroModule`, but hands names down through `PyroModule` s
+    only: inside `nn.Sequential`, `nn.ModuleList` or a plain module it loses track, and two layers would collide. The
+    modules being called are on the Python stack, so the path is read off there: below the outermost `PyroModule`
+    that contains the layer or, where there is none, below the outermost module that is not merely a wrapper.
+
+    Args:
+        layer: The layer whose ``forward`` is running.
+
+    Returns:
+        A dotted path such as ``"encoder.1"``, or ``""`` where the layer runs on its own.
+    """
+    holders = [
+        (module, path) for module in _running() if (path := _path(module, layer)) is not None
+    ]
+    for module, path in reversed(holders):
+        if isinstance(module, PyroModule):
+            return _join(module._pyro_name, path)
+    return holders[-1][1] if holders else ""
+
+
+def _running() -> Iterator[nn.Module]:
+    """Yield the modules whose methods are on the Python stack, innermost first."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_varnames[:1] == ("self",):
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module) and not isinstance(module, _WRAPPERS):
+                yield module
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+def _path(root: nn.Module, layer: nn.Module) -> str | None:
+    """Return the path of `layer` below `root`, remembered, or None where `root` does not contain it."""
+    known = _PATHS.setdefault(layer, WeakKeyDictionary())
+    path = known.get(root)
+    if path is None or _submodule(root, path) is not layer:
+        path = next((name for name, module in root.named_modules() if module is layer), None)
+        if path is not None:
+            known[root] = path
+    return path
+
+
+def _submodule(root: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return root.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _join(*parts: str) -> str:
+    return ".".join(part for part in parts if part)

@@ -1,0 +1,78 @@
+"""What the effects of this library have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import pyro.distributions as dist
+from pyro.poutine.messenger import Messenger
+
+from pyro_vdn.errors import InputError
+from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, is_neuron, layer_of
+
+T = TypeVar("T")
+
+
+class NeuronMessenger(Messenger):  # type: ignore[misc]
+    """An effect on the latent sites of neuron layers that are not observed.
+
+    A subclass says what happens in `on_neuron`; all other sites pass untouched.
+
+    Example:
+        >>> class Count(NeuronMessenger):
+        ...     layers = 0
+        ...     def on_neuron(self, msg):
+        ...         self.layers += 1
+        >>> import torch
+        >>> from pyro_vdn.nn import VariationalNeurons
+        >>> with Count() as count:
+        ...     _ = VariationalNeurons(3, 4)(torch.zeros(5, 3))
+        >>> count.layers
+        1
+    """
+
+    def _pyro_sample(self, msg: Message) -> None:
+        if is_neuron(msg) and not msg["is_observed"]:
+            self.on_neuron(msg)
+
+    def on_neuron(self, msg: Message) -> None:
+        """Change the message of an unobserved neuron site in place."""
+        raise NotImplementedError
+
+
+def change_distribution(
+    msg: Message, change: Callable[[dist.Distribution], dist.Distribution]
+) -> None:
+    """Apply `change` to the prior and to the posterior of a neuron's site, whichever is being drawn from.
+
+    Doing it on both sides is what keeps an effect's meaning in every program: guide, model, single pass.
+    """
+    infer: dict[str, Any] = msg["infer"]
+    offer = infer[POSTERIOR]
+    infer[POSTERIOR] = lambda: change(offer())
+    if PRIOR in infer:
+        infer[PRIOR] = change(infer[PRIOR])
+    msg["fn"] = change(msg["fn"])
+
+
+def for_layer(values: Mapping[str, T] | T, msg: Message) -> T | None:
+    """Return the value meant for a message's layer: the same for all, or looked up by layer path."""
+    if isinstance(values, Mapping):
+        found: T | None = values.get(layer_of(msg["name"]))
+        return found
+    return values
+
+
+def wrapped(messenger: Messenger, model: Callable[..., Any] | None) -> Any:
+    """Return the effect itself, to be used as a context, or the model wrapped in it."""
+    if model is None:
+        return messenger
+    if not callable(model):
+        raise InputError(
+            "model",
+            expected="a callable Pyro program",
+            got=repr(model),
+            hint="pass the effect's own arguments by name or after the model",
+        )
+    return messenger(model)

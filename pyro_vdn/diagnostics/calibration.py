@@ -124,7 +124,7 @@ def calibration_curve(
     depth = (pit_values.reshape(-1) - 0.5).abs().sort().values
     # Rounding must not push a value that lies exactly on a bound outside.
     bounds = nominal / 2 + 4 * torch.finfo(nominal.dtype).eps
-    inside = torch.searchsorted(depth, bounds, right=True)
+    inside = torch.searchsorted(depth, bounds)
     return CalibrationCurve(
         nominal=nominal,
         empirical=inside.to(nominal.dtype) / depth.numel(),

@@ -1,1 +1,20 @@
+"""Reusable test cases: models with known answers, and programs written out by hand."""
 
+from pyro_vdn.testing.cases import (
+    NeuronStack,
+    hand_written_guide,
+    loss_and_grads,
+    posterior_by_hand,
+    randomise,
+)
+from pyro_vdn.testing.conjugate import ConjugateNeurons, orthogonal_columns
+
+__all__ = [
+    "ConjugateNeurons",
+    "NeuronStack",
+    "hand_written_guide",
+    "loss_and_grads",
+    "orthogonal_columns",
+    "posterior_by_hand",
+    "randomise",
+]

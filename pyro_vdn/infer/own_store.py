@@ -1,0 +1,94 @@
+"""A parameter store of its own for the second instance of a model class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+from pyro.nn import PyroModule
+from pyro.nn.module import _Context
+from pyro.params.param_store import param_with_module_name
+from torch import Tensor, nn
+
+
+class _OwnStore(_Context):  # type: ignore[misc]
+    """A context of `PyroModule` calls that swaps in a private parameter store while it is active.
+
+    This is what Pyro's ``module_local_params`` setting does for all modules, here for one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: dict[str, Any] = {"params": {}, "constraints": {}}
+
+    def __enter__(self) -> None:
+        if not self.active:
+            self._scope = pyro.get_param_store().scope(state=self.state)
+            self.state = self._scope.__enter__()
+        super().__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        if not self.active:
+            self._scope.__exit__(*exception)
+            del self._scope
+
+
+def give_own_store(model: Callable[..., Any], guide: Callable[..., Any]) -> None:
+    """Give model and guide a parameter store of their own where another model holds their names in the global one.
+
+    In Pyro's global parameter mode a name means one tensor per process: a second instance of a model class would
+    silently share or lose its parameters. In local mode, or where no name is taken, nothing is done.
+
+    Args:
+        model: A Pyro program; only a `PyroModule`, bare or wrapped in effects, owns parameters.
+        guide: Its guide.
+    """
+    if pyro.settings.get("module_local_params"):
+        return
+    roots = [root for root in _roots(model, guide) if isinstance(root, PyroModule)]
+    if not any(_names_taken(root) for root in roots):
+        return
+    for root in roots:
+        old, own = root._pyro_context, _OwnStore()
+        own.used = old.used
+        for module in root.modules():
+            if isinstance(module, PyroModule) and module._pyro_context is old:
+                module._pyro_context = own
+
+
+def _roots(model: Callable[..., Any], guide: Callable[..., Any]) -> Iterator[Any]:
+    for program in (model, guide):
+        bare = pyro.poutine.unwrap(program)
+        yield bare
+        yield getattr(bare, "others", None)
+
+
+def _names_taken(root: PyroModule) -> bool:
+    """Say whether the global store holds other tensors under the names of a module's parameters."""
+    store = pyro.get_param_store()
+    if isinstance(root._pyro_context, _OwnStore):
+        return False
+    return any(
+        name in store and store._params[name] is not value
+        for name, value in _store_names(root, root._pyro_name)
+    )
+
+
+def _store_names(module: PyroModule, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the names under which Pyro stores a module's parameters, with their values."""
+    for name, value in module._parameters.items():
+        if value is not None:
+            yield _dotted(prefix, name.removesuffix("_unconstrained")), value
+    for name, child in module._modules.items():
+        path = _dotted(prefix, name)
+        if isinstance(child, PyroModule):
+            yield from _store_names(child, path)
+        elif isinstance(child, nn.Module):
+            for inner, value in child.named_parameters():
+                yield param_with_module_name(path, inner), value
+
+
+def _dotted(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

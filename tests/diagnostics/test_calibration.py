@@ -71,6 +71,12 @@ def test_curve_is_its_definition() -> None:
     assert curve.worst_gap() == pytest.approx(0.18)
 
 
+@pytest.mark.parametrize(("value", "level"), [(0.35, 0.3), (0.3, 0.4), (0.75, 0.5)])
+def test_a_value_on_the_bound_is_inside_despite_rounding(value: float, level: float) -> None:
+    curve = calibration_curve(torch.tensor([value], dtype=torch.float64), [level])
+    assert float(curve.empirical) == 1.0
+
+
 def test_effective_count_widens_the_error_only() -> None:
     values = torch.rand(100, generator=torch.Generator().manual_seed(0))
     plain, honest = calibration_curve(values), calibration_curve(values, effective_count=25)

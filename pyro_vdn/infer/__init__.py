@@ -3,6 +3,7 @@
 from pyro_vdn.infer.local_elbo import LocalELBO
 from pyro_vdn.infer.loss import Terms
 from pyro_vdn.infer.pacm_elbo import PACmELBO
+from pyro_vdn.infer.predict import ClosedForm, Prediction, log_density, predict
 from pyro_vdn.infer.svi import SVI
 
-__all__ = ["SVI", "LocalELBO", "PACmELBO", "Terms"]
+__all__ = ["SVI", "ClosedForm", "LocalELBO", "PACmELBO", "Prediction", "Terms", "log_density", "predict"]

@@ -16,6 +16,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
+from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import Pass, Program, Site, run_single_pass
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.nn.sites import layer_of
@@ -132,7 +133,7 @@ class SinglePassLoss(ELBO):  # type: ignore[misc]
                 yield run_single_pass(model, guide, args, kwargs)
         else:
             if math.isinf(self.max_plate_nesting):
-                self._guess_max_plate_nesting(model, guide, args, kwargs)
+                self.max_plate_nesting = 1 + guess_max_plate_nesting(model, args, kwargs)
             with pyro.plate(
                 "num_particles_vectorized", self.num_particles, dim=-self.max_plate_nesting
             ):

@@ -1,0 +1,330 @@
+"""Posterior prediction: draws, densities, quantiles and moments for new rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine
+import torch
+from torch import Tensor
+
+from pyro_vdn.errors import InputError
+from pyro_vdn.infer.pacm_elbo import integrate_last
+from pyro_vdn.infer.plates import guess_max_plate_nesting
+from pyro_vdn.infer.single_pass import Program, run_single_pass
+from pyro_vdn.nn.sites import MARGINAL
+from pyro_vdn.nn.shapes import check_positive
+
+Inputs = Tensor | Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The predictive distribution with the last neurons integrated out: exact or by matched moments.
+
+    Args:
+        mean: `(rows, outputs)`.
+        variance: `(rows, outputs)`.
+        log_prob_per_output: Log density of the targets, output by output, `(rows, outputs)`, or None without targets.
+        log_prob_joint: Joint log density of each row's targets, `(rows,)`, or None without targets.
+
+    Example:
+        >>> ClosedForm(torch.zeros(2, 1), torch.ones(2, 1)).mean.shape
+        torch.Size([2, 1])
+    """
+
+    mean: Tensor
+    variance: Tensor
+    log_prob_per_output: Tensor | None = None
+    log_prob_joint: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    r"""Draws from the posterior predictive distribution and what follows from them.
+
+    With S draws `z_s` of the neurons, the predictive density is the mixture `p(y) = 1/S sum_s p(y | z_s)`.
+
+    Args:
+        draws: Draws of the outcome, `(draws, rows, outputs)`.
+        log_prob_per_output: Log mixture density of each output by itself, `log 1/S sum_s p(y_j | z_s)`,
+            `(rows, outputs)`; None without targets.
+        log_prob_joint: Log mixture density of each row's outputs together, `log 1/S sum_s prod_j p(y_j | z_s)`,
+            `(rows,)`; None without targets. With many outputs it needs many draws; see `closed_form`.
+        closed_form: The predictive distribution with the last neurons integrated out, where the model offers it for a
+            single layer of neurons; else None.
+
+    Example:
+        >>> prediction = Prediction(torch.zeros(10, 2, 1))
+        >>> prediction.mean.shape, prediction.quantiles([0.05, 0.5, 0.95]).shape
+        (torch.Size([2, 1]), torch.Size([3, 2, 1]))
+    """
+
+    draws: Tensor
+    log_prob_per_output: Tensor | None = None
+    log_prob_joint: Tensor | None = None
+    closed_form: ClosedForm | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the draws, `(rows, outputs)`."""
+        return self.draws.mean(0)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the draws, `(rows, outputs)`."""
+        return self.draws.var(0)
+
+    def quantiles(self, levels: Sequence[float]) -> Tensor:
+        """Return quantiles of the draws at `levels` in [0, 1], `(levels, rows, outputs)`."""
+        at = torch.as_tensor(list(levels), dtype=self.draws.dtype, device=self.draws.device)
+        if not bool(((at >= 0) & (at <= 1)).all()):
+            raise InputError(
+                "levels", expected="values in [0, 1]", got=str(list(levels)), hint="[0.05, 0.5, 0.95]"
+            )
+        return torch.quantile(self.draws, at, dim=0)
+
+
+def predict(
+    model: Program,
+    guide: Program,
+    x: Inputs,
+    *,
+    y: Tensor | None = None,
+    num_samples: int = 100,
+    batch_size: int = 1024,
+    site: str = "y",
+) -> Prediction:
+    """Draw from the posterior predictive distribution of new rows, batch by batch, without gradients.
+
+    Works for any guide. The model is called as ``model(*x)``, without its observation.
+
+    Args:
+        model: A Pyro program with rows at dim -2.
+        guide: Its guide.
+        x: Inputs, `(rows, ...)`, or several of them with the same number of rows.
+        y: Targets whose predictive density is wanted, `(rows, outputs)`.
+        num_samples: Number S of draws, at least 1.
+        batch_size: Rows per batch, at least 1.
+        site: Name of the outcome's site.
+
+    Returns:
+        The prediction, with tensors on the device of the inputs.
+
+    Raises:
+        InputError: For inputs of unequal or zero rows, values that are not finite, targets of the wrong shape, or an
+            unknown site.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import Regression
+        >>> model = Regression(3)
+        >>> prediction = predict(model, NeuronGuide(model), torch.zeros(5, 3), y=torch.zeros(5, 1), num_samples=7)
+        >>> prediction.draws.shape, prediction.log_prob_per_output.shape, prediction.log_prob_joint.shape
+        (torch.Size([7, 5, 1]), torch.Size([5, 1]), torch.Size([5]))
+    """
+    inputs = (x,) if isinstance(x, Tensor) else tuple(x)
+    check_positive(num_samples=num_samples, batch_size=batch_size)
+    check_rows(inputs, y)
+    with torch.no_grad():
+        batches = [
+            _predict_batch(model, guide, batch, target, num_samples, site)
+            for batch, target in _batches(inputs, y, batch_size)
+        ]
+    return _joined(batches)
+
+
+def log_density(
+    model: Program,
+    guide: Program,
+    x: Inputs,
+    y: Tensor,
+    *,
+    num_samples: int = 32,
+    batch_size: int = 1024,
+    site: str = "y",
+) -> tuple[Tensor, Tensor]:
+    """Return the log predictive density of targets, per output and joint: in closed form where offered, else mixed.
+
+    Args:
+        model: A Pyro program with rows at dim -2.
+        guide: Its guide.
+        x: Inputs, `(rows, ...)`, or several of them.
+        y: Targets, `(rows, outputs)`.
+        num_samples: Number of draws where there is no closed form.
+        batch_size: Rows per batch.
+        site: Name of the outcome's site.
+
+    Returns:
+        Densities `(rows, outputs)` and `(rows,)`.
+
+    Raises:
+        InputError: As `predict` does.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import Regression
+        >>> model = Regression(3)
+        >>> per_output, joint = log_density(model, NeuronGuide(model), torch.zeros(5, 3), torch.zeros(5, 1))
+        >>> torch.allclose(per_output[:, 0], joint)
+        True
+    """
+    inputs = (x,) if isinstance(x, Tensor) else tuple(x)
+    check_rows(inputs, y)
+    densities = []
+    with torch.no_grad():
+        for batch, target in _batches(inputs, y, batch_size):
+            form = _closed_form(model, guide, batch, target, site)
+            if form is not None:
+                densities.append((form.log_prob_per_output, form.log_prob_joint))
+            else:
+                outcome = _outcome(model, guide, batch, num_samples, site)
+                densities.append(mixture_log_probs(outcome["fn"], target))
+    per_output, joint = zip(*densities, strict=True)
+    return torch.cat(per_output), torch.cat(joint)
+
+
+def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:
+    """Raise `InputError` unless inputs and targets have the same number of rows, at least one, and are finite."""
+    rows = {len(value) for value in (*inputs, *(() if y is None else (y,)))}
+    if len(rows) != 1 or 0 in rows:
+        raise InputError(
+            "x", expected="inputs and targets of one number of rows, at least 1", got=f"{sorted(rows)} rows",
+            hint="check the first dimension of each tensor",
+        )
+    named = [("x" if len(inputs) == 1 else f"x[{i}]", value) for i, value in enumerate(inputs)]
+    for name, value in [*named, *([] if y is None else [("y", y)])]:
+        check_finite(name, value)
+
+
+def check_finite(what: str, value: Tensor) -> None:
+    """Raise `InputError` with the first offending place where a tensor holds NaN or an infinity."""
+    if not torch.is_floating_point(value):
+        return
+    bad = ~torch.isfinite(value)
+    if bool(bad.any()):
+        place = tuple(int(i) for i in bad.nonzero()[0])
+        raise InputError(
+            what, expected="finite values", got=f"{value[place].item()} at {place}",
+            hint="drop or impute such rows",
+        )
+
+
+def _batches(
+    inputs: Sequence[Tensor], y: Tensor | None, batch_size: int
+) -> Iterator[tuple[tuple[Tensor, ...], Any]]:
+    for start in range(0, len(inputs[0]), batch_size):
+        rows = slice(start, start + batch_size)
+        yield tuple(value[rows] for value in inputs), None if y is None else y[rows]
+
+
+def _predict_batch(
+    model: Program,
+    guide: Program,
+    inputs: tuple[Tensor, ...],
+    y: Tensor | None,
+    num_samples: int,
+    site: str,
+) -> Prediction:
+    outcome = _outcome(model, guide, inputs, num_samples, site)
+    draws = _outputs_last(outcome["value"], outcome["fn"])
+    closed_form = _closed_form(model, guide, inputs, y, site)
+    if y is None:
+        return Prediction(draws, closed_form=closed_form)
+    per_output, joint = mixture_log_probs(outcome["fn"], y)
+    return Prediction(draws, per_output, joint, closed_form)
+
+
+def _outcome(
+    model: Program, guide: Program, inputs: tuple[Tensor, ...], num_samples: int, site: str
+) -> dict[str, Any]:
+    """Run guide and model for all draws at once and return the outcome's site."""
+    dim = -1 - guess_max_plate_nesting(model, inputs)
+    with pyro.plate("_num_predictive_samples", num_samples, dim=dim):
+        guide_trace = pyro.poutine.trace(guide).get_trace(*inputs)
+        replayed = pyro.poutine.replay(model, trace=guide_trace)
+        trace = pyro.poutine.trace(replayed).get_trace(*inputs)
+    if site not in trace.nodes:
+        raise InputError(
+            "site", expected=f"one of {trace.stochastic_nodes}", got=repr(site), hint="site='y'"
+        )
+    outcome: dict[str, Any] = trace.nodes[site]
+    return outcome
+
+
+def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | None, Tensor]:
+    r"""Return the log mixture density of targets, output by output and jointly.
+
+    Per output `log 1/S sum_s p(y_j | z_s)`; jointly `log 1/S sum_s prod_j p(y_j | z_s)`.
+
+    Args:
+        outcome: The likelihood of all draws, batch shape `(draws, rows, outputs)`, or `(draws, rows, 1)` with the
+            outputs as event dimension.
+        y: Targets, `(rows, outputs)`.
+
+    Returns:
+        Densities `(rows, outputs)` (None where a joint distribution does not know its marginals) and `(rows,)`.
+
+    Raises:
+        InputError: For targets of another shape.
+    """
+    expected = outcome.batch_shape[-2:-1] + (outcome.event_shape or outcome.batch_shape[-1:])
+    if y.shape != expected:
+        raise InputError(
+            "y", expected=f"shape {tuple(expected)}", got=f"shape {tuple(y.shape)}", hint="y of shape (rows, outputs)"
+        )
+    log_draws = math.log(outcome.batch_shape[0])
+    if outcome.event_dim == 0:
+        log_prob = outcome.log_prob(y)
+        return log_prob.logsumexp(0) - log_draws, log_prob.sum(-1).logsumexp(0) - log_draws
+    target = y.unsqueeze(-2)  # (rows, outputs) -> (rows, 1, outputs)
+    joint = outcome.log_prob(target).squeeze(-1).logsumexp(0) - log_draws
+    if not hasattr(outcome, "per_output"):
+        return None, joint
+    return outcome.per_output().log_prob(target).squeeze(-2).logsumexp(0) - log_draws, joint
+
+
+def _closed_form(
+    model: Program, guide: Program, inputs: tuple[Tensor, ...], y: Tensor | None, site: str
+) -> ClosedForm | None:
+    """Take a model's offer of its marginal, where one layer of neurons makes it the whole answer."""
+    run = run_single_pass(model, guide, inputs, {})
+    outcome = next((other for other in (*run.others, *run.observed) if other.name == site), None)
+    if outcome is None or MARGINAL not in outcome.infer or len(run.neurons) != 1:
+        return None
+    integrated = integrate_last(run, outcome)
+    if integrated is None:
+        return None
+    if y is None:
+        return ClosedForm(integrated.mean, integrated.variance)
+    per_output = integrated.per_output().log_prob(y)
+    return ClosedForm(
+        integrated.mean, integrated.variance, per_output, integrated.joint().log_prob(y)
+    )
+
+
+def _outputs_last(values: Tensor, distribution: dist.Distribution) -> Tensor:
+    """Drop the dimension of size 1 that keeps the place of outputs which are an event."""
+    return values.squeeze(-2) if distribution.event_dim else values
+
+
+def _joined(batches: list[Prediction]) -> Prediction:
+    def cat(values: list[Tensor | None]) -> Tensor | None:
+        return None if values[0] is None else torch.cat(values)  # type: ignore[arg-type]
+
+    closed_forms = [batch.closed_form for batch in batches]
+    closed_form = None
+    if closed_forms[0] is not None:
+        names = ("mean", "variance", "log_prob_per_output", "log_prob_joint")
+        closed_form = ClosedForm(*(cat([getattr(form, name) for form in closed_forms]) for name in names))  # type: ignore[arg-type]
+    return Prediction(
+        torch.cat([batch.draws for batch in batches], dim=1),
+        cat([batch.log_prob_per_output for batch in batches]),
+        cat([batch.log_prob_joint for batch in batches]),
+        closed_form,
+    )

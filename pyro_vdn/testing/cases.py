@@ -20,7 +20,7 @@ from pyro_vdn.nn.posteriors import ScaleMode
 
 
 class NeuronStack(PyroModule):
-    r"""Neuron layers on top of each other: `h_0 = E x`, `h_l = tanh(z_l)`, `y ~ Normal(W h_L + b, s^2)`.
+    r"""Stacked neuron layers: `h_0 = E x`, `h_l = tanh(z_l)`, `y ~ Normal(W h_L + b, s^2)`.
 
     Args:
         num_features: Size of the input.
@@ -34,7 +34,8 @@ class NeuronStack(PyroModule):
         local_reconstruction: Whether layers reconstruct their input.
 
     Shape:
-        `x` is `(..., rows, num_features)`, `y` is `(..., rows, num_outputs)`; sites ``layers.<l>.z`` and ``y``.
+        `x` is `(..., rows, num_features)`, `y` is `(..., rows, num_outputs)`. Sites are
+        ``layers.<l>.z`` and ``y``.
 
     Example:
         >>> NeuronStack(num_layers=2)(torch.zeros(5, 4)).shape
@@ -72,6 +73,11 @@ class NeuronStack(PyroModule):
         self.readout = nn.Linear(width, num_outputs)
         self.noise = PyroParam(torch.tensor(0.7), constraint=constraints.positive)
 
+    @property
+    def neuron_layers(self) -> list[VariationalNeurons]:
+        """The layers of neurons, from the input on."""
+        return [layer for layer in self.layers if isinstance(layer, VariationalNeurons)]
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the outputs, `(..., rows, num_outputs)`."""
         with pyro.plate("data", x.shape[-2], dim=-2):
@@ -90,7 +96,7 @@ class NormalParameters(NamedTuple):
 
 
 def posterior_by_hand(layer: VariationalNeurons, h: Tensor) -> NormalParameters:
-    r"""Return `mu = W h + b` and `sigma = floor + softplus(raw(h))` from a layer's parameters, written out.
+    r"""Return `mu = W h + b` and `sigma = floor + softplus(raw(h))`, from a layer's parameters.
 
     Args:
         layer: A layer with a `NormalPosterior` of linear location.
@@ -118,7 +124,8 @@ def posterior_by_hand(layer: VariationalNeurons, h: Tensor) -> NormalParameters:
     scale = (layer.posterior.min_scale + F.softplus(raw)).expand(loc.shape)  # type: ignore[operator]
     if k == 1:
         return NormalParameters(loc, scale)
-    return NormalParameters(loc.unflatten(-1, (units, k)), scale.unflatten(-1, (units, k)))
+    shape = (*loc.shape[:-1], units, k)  # (..., units * k) -> (..., units, k)
+    return NormalParameters(loc.reshape(shape), scale.reshape(shape))
 
 
 def hand_written_guide(model: NeuronStack) -> Callable[..., None]:
@@ -140,7 +147,7 @@ def hand_written_guide(model: NeuronStack) -> Callable[..., None]:
     def guide(x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", x.shape[-2], dim=-2):
             h = model.encode(x)
-            for index, layer in enumerate(model.layers):
+            for index, layer in enumerate(model.neuron_layers):
                 q = dist.Normal(*posterior_by_hand(layer, h)).to_event(layer.shape.latent_dim > 1)
                 with pyro.plate(f"layers.{index}.units", layer.shape.num_units, dim=-1):
                     z = pyro.sample(f"layers.{index}.z", q)
@@ -209,8 +216,9 @@ def loss_and_grads(
         >>> from pyro.infer import Trace_ELBO
         >>> model = NeuronStack()
         >>> x, y = torch.zeros(5, 4), torch.zeros(5, 2)
-        >>> first, _ = loss_and_grads(Trace_ELBO(), model, hand_written_guide(model), x, y, of=model)
-        >>> again, _ = loss_and_grads(Trace_ELBO(), model, hand_written_guide(model), x, y, of=model)
+        >>> guide = hand_written_guide(model)
+        >>> first, _ = loss_and_grads(Trace_ELBO(), model, guide, x, y, of=model)
+        >>> again, _ = loss_and_grads(Trace_ELBO(), model, guide, x, y, of=model)
         >>> first == again
         True
     """

@@ -55,7 +55,9 @@ class ConjugateNeurons(PyroModule):
     def simulate(self, num_rows: int) -> Tensor:
         """Draw data from the model, `(num_rows, outputs)`."""
         units = torch.randn(num_rows, self.weight.shape[1])
-        return units @ self.weight.mT + self.bias + self.noise * torch.randn(num_rows, len(self.bias))
+        return (
+            units @ self.weight.mT + self.bias + self.noise * torch.randn(num_rows, len(self.bias))
+        )
 
     def log_evidence(self, y: Tensor) -> Tensor:
         """Return the exact `log p(y)` of each row, `(rows,)`."""
@@ -90,5 +92,5 @@ def orthogonal_columns(num_rows: int, num_columns: int) -> Tensor:
         >>> torch.allclose(w.mT @ w, torch.diag(torch.tensor([1.0, 4.0])), atol=1e-5)
         True
     """
-    basis = torch.linalg.qr(torch.randn(num_rows, num_columns)).Q
+    basis: Tensor = torch.linalg.qr(torch.randn(num_rows, num_columns)).Q
     return basis * torch.arange(1.0, num_columns + 1)

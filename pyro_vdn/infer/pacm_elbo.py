@@ -42,6 +42,7 @@ class PACmELBO(SinglePassLoss):
         InputError: For a weight outside its range, or a closed form where no site offers one.
 
     Example:
+        >>> import torch
         >>> from pyro_vdn.guides import NeuronGuide
         >>> from pyro_vdn.models import Regression
         >>> model = Regression(3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import pyro.distributions as dist
 import pyro.poutine
@@ -18,13 +18,12 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError, OneSidedEffectError
 from pyro_vdn.nn.divergence import neuron_kl
-from pyro_vdn.nn.sites import LOCAL, PRIOR, Message
+from pyro_vdn.nn.sites import LOCAL, POSTERIOR, PRIOR, Message
 from pyro_vdn.poutine.posterior import PosteriorMessenger
 
 Program = Callable[..., Any]
 
 
-@runtime_checkable
 class OfferedGuide(Protocol):
     """A guide made of the posteriors its model offers, such as `NeuronGuide`, and of another for what else is latent."""
 
@@ -86,8 +85,11 @@ class Site:
         return self.weighted(self.unweighted_kl())
 
     def unweighted_kl(self) -> Tensor:
-        """KL of a neuron; broadcasts to the batch shape."""
-        return neuron_kl(self.fn, self.prior, self.value)
+        """KL of a neuron; broadcasts to the batch shape.
+
+        The offered posterior and the displaced prior have not been copied for every particle.
+        """
+        return neuron_kl(self.infer[POSTERIOR](), self.prior, self.value)
 
     def weighted(self, values: Tensor) -> Tensor:
         """Apply scale and mask."""
@@ -196,7 +198,7 @@ def run_single_pass(model: Program, guide: Program, args: Any, kwargs: Any) -> P
 
 def _trace_others(model: Program, guide: Program, args: Any, kwargs: Any) -> Trace:
     bare = pyro.poutine.unwrap(guide)
-    if not isinstance(bare, OfferedGuide):
+    if not _takes_offers(bare):
         trace = pyro.poutine.trace(guide).get_trace(*args, **kwargs)
     else:
         if bare is not guide or (bare.model is not model and _is_wrapped(bare.model)):
@@ -209,6 +211,10 @@ def _trace_others(model: Program, guide: Program, args: Any, kwargs: Any) -> Tra
     for name in [name for name, site in trace.nodes.items() if not _is_latent(site)]:
         trace.remove_node(name)
     return _reparameterised(trace)
+
+
+def _takes_offers(guide: Any) -> TypeGuard[OfferedGuide]:
+    return hasattr(guide, "trace_others")
 
 
 def _is_wrapped(program: Program) -> bool:

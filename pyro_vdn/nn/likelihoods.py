@@ -150,7 +150,7 @@ class NormalLikelihood(nn.Module):
         Returns:
             A distribution of batch shape `(..., num_outputs)`.
         """
-        return dist.Normal(loc, self.scale(features) * spread)
+        return dist.Normal(loc, self.scale(features) * spread, validate_args=False)
 
     def integrate(self, moments: LinearMoments, features: Tensor | None = None) -> Integrated:
         """Return the predictive distribution of the outputs for the moments of a linear readout."""
@@ -181,7 +181,9 @@ class StudentTLikelihood(nn.Module):
         self, loc: Tensor, features: Tensor | None = None, *, spread: Tensor | float = 1.0
     ) -> dist.Distribution:
         """Return the distribution of the outputs; arguments and shapes as in `NormalLikelihood`."""
-        return dist.StudentT(self.df(), loc, self.scale(features) * spread)
+        return dist.StudentT(
+            self.df(), loc, self.scale(features) * spread, validate_args=False
+        )
 
     def integrate(self, moments: LinearMoments, features: Tensor | None = None) -> Integrated:
         """Return the predictive distribution of the outputs for the moments of a linear readout."""

@@ -47,6 +47,7 @@ class VariationalNeurons(nn.Module):
         InputError: For a size that is not positive, an unknown pool, or an input of the wrong dtype or last dimension.
 
     Example:
+        >>> import torch
         >>> _ = pyro.set_rng_seed(0)
         >>> layer = VariationalNeurons(3, 4)
         >>> trace = pyro.poutine.trace(layer).get_trace(torch.zeros(5, 3))

@@ -119,7 +119,7 @@ class NormalPosterior(nn.Module):
         scale = self.min_scale + F.softplus(self.raw_scale(h))
         if self.scale_mode in ("input", "low_rank"):
             scale = scale.reshape(shape)
-        return dist.Normal(loc, scale).to_event(len(self.latent_shape) - 1)
+        return dist.Normal(loc, scale, validate_args=False).to_event(len(self.latent_shape) - 1)
 
 
 class _Constant(nn.Module):

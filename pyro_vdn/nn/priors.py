@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_vdn.nn.divergence import UnitNormal
 from pyro_vdn.nn.shapes import LayerShape, inverse_softplus
 
 
@@ -27,7 +28,7 @@ class StandardNormal(nn.Module):
 
     def forward(self, h: Tensor) -> dist.Distribution:
         """Return the scalar standard normal in the dtype and on the device of `h`, shape `(..., in_features)`."""
-        return dist.Normal(h.new_zeros(()), h.new_ones(()), validate_args=False)
+        return UnitNormal(h.new_zeros(()), h.new_ones(()), validate_args=False)
 
 
 class LearnedNormal(nn.Module):
@@ -61,7 +62,7 @@ class LearnedNormal(nn.Module):
     def forward(self, h: Tensor) -> dist.Distribution:
         """Return the prior of all units, batch shape `(num_units,)`; `h` of shape `(..., in_features)` is unused."""
         scale = self.min_scale + F.softplus(self.raw_scale)
-        normal = dist.Normal(self.loc, scale)
+        normal = dist.Normal(self.loc, scale, validate_args=False)
         return normal.to_event(self.loc.dim() - 1)
 
 
@@ -105,4 +106,4 @@ class ConditionalNormal(nn.Module):
         shape = h.shape[:-1] + self.latent_shape
         loc = self.loc(h).reshape(shape)
         scale = self.min_scale + F.softplus(self.raw_scale(h)).reshape(shape)
-        return dist.Normal(loc, scale).to_event(len(self.latent_shape) - 1)
+        return dist.Normal(loc, scale, validate_args=False).to_event(len(self.latent_shape) - 1)

@@ -106,10 +106,11 @@ def _path(root: nn.Module, layer: nn.Module) -> str | None:
 
 
 def _submodule(root: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return root.get_submodule(path)
-    except AttributeError:
-        return None
+    """Return a submodule without reading attributes, which in a `PyroModule` are effectful."""
+    module: nn.Module | None = root
+    for name in path.split(".") if path else ():
+        module = None if module is None else module._modules.get(name)
+    return module
 
 
 def _join(*parts: str) -> str:

@@ -119,8 +119,8 @@ def clamp(model: Callable[..., Any] | None = None, units: Mapping[str, Holds] | 
     Example:
         >>> from pyro_vdn.nn import VariationalNeurons
         >>> layer = VariationalNeurons(3, 4)
-        >>> clamp(layer, {"": {1: 0.0, 2: "mean"}})(torch.ones(2, 3))[:, 1]
-        tensor([0., 0.])
+        >>> clamp(layer, {"": {1: 0.0, 2: "mean"}})(torch.ones(2, 3))[:, 1].tolist()
+        [0.0, 0.0]
     """
     if not units:
         raise InputError(

@@ -1,0 +1,63 @@
+"""Timing and memory of steps, side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+Step = Callable[[], object]
+
+
+def median_seconds(
+    steps: Mapping[str, Step], *, repeats: int = 200, warmup: int = 10
+) -> dict[str, float]:
+    """Time steps in turn, one call of each per round, so that noise of the machine hits all alike.
+
+    Args:
+        steps: What to time, by name.
+        repeats: Number of rounds.
+        warmup: Calls of each before the first round.
+
+    Returns:
+        Median seconds of one call, by name.
+
+    Example:
+        >>> sorted(median_seconds({"a": lambda: 1, "b": lambda: 2}, repeats=3, warmup=1))
+        ['a', 'b']
+    """
+    for step in steps.values():
+        for _ in range(warmup):
+            step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_bytes(step: Step) -> int:
+    """Return the most bytes of CPU tensors that one call holds at a time, above what was held before.
+
+    Args:
+        step: What to measure; it is called twice, once to warm up.
+
+    Example:
+        >>> peak_bytes(lambda: torch.ones(1000).double().sum().item()) >= 12000
+        True
+    """
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
+        step()
+    assert prof.profiler is not None and prof.profiler.kineto_results is not None
+    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak

@@ -6,12 +6,12 @@ import pyro
 import pytest
 import torch
 
-torch.set_num_threads(1)  # the cases are small: threads would only wait for each other
+torch.set_num_threads(1)  # small cases: threads would only wait for each other
 
 
 @pytest.fixture(autouse=True)
 def _clean_pyro(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Give every test float64, a seed, validation, an empty parameter store, and the settings back afterwards."""
+    """Give every test float64, a seed, validation and an empty store; restore settings after."""
     settings, dtype = pyro.settings.get(), torch.get_default_dtype()
     if "diagnostics" not in request.path.parts:  # they take arrays, and choose the dtype of each
         torch.set_default_dtype(torch.float64)

@@ -12,11 +12,12 @@ from pyro_vdn.nn import Moments, NormalPosterior, VariationalNeurons
 
 
 class ConjugateNeurons(PyroModule):
-    r"""Linear-Gaussian neurons: `z ~ Normal(0, I)`, `y | z ~ Normal(W z + b, s^2 I)`, `W^T W` diagonal.
+    r"""Linear-Gaussian neurons: `z ~ Normal(0, I)`, `y | z ~ Normal(W z + b, s^2 I)`.
 
-    With orthogonal columns the exact posterior is independent over units and linear in `y`: precision
-    `1 + |w_i|^2 / s^2` and mean `w_i^T (y - b) / (s^2 + |w_i|^2)`. A layer that reads `y` itself with a scale per unit can
-    therefore be exact, and its ELBO meets the evidence `log Normal(y; b, W W^T + s^2 I)`. Only the posterior is learned.
+    With orthogonal columns of `W` the exact posterior is independent over units and linear in `y`:
+    precision `1 + |w_i|^2 / s^2` and mean `w_i^T (y - b) / (s^2 + |w_i|^2)`. A layer that reads `y`
+    itself with a scale per unit can therefore be exact, and its ELBO meets the evidence
+    `log Normal(y; b, W W^T + s^2 I)`. Only the posterior is learned.
 
     Args:
         weight: `W`, `(outputs, units)`, with orthogonal columns.
@@ -85,7 +86,7 @@ class ConjugateNeurons(PyroModule):
 
 
 def orthogonal_columns(num_rows: int, num_columns: int) -> Tensor:
-    """Return a random matrix `(num_rows, num_columns)` with orthogonal columns of lengths 1, 2, 3, ...
+    """Return a random `(num_rows, num_columns)` with orthogonal columns of lengths 1, 2, 3, ...
 
     Example:
         >>> w = orthogonal_columns(5, 2)

@@ -1,4 +1,4 @@
-"""The single pass equals two-pass losses, hand-written guides and hand-written PyTorch for the same noise."""
+"""The single pass equals two-pass losses and hand-written programs for the same noise."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_plate_nesting_is_found() -> None:
     )
 
 
-# --- effects -----------------------------------------------------------------------------------------------------
+# --- effects ---
 
 PER_UNIT = torch.tensor([0.1, 1.0, 2.5], dtype=torch.float64)
 ROW_MASK = torch.tensor([[True], [False], [True], [True], [False], [True]])
@@ -239,13 +239,12 @@ def context_of(name: str) -> Any:
     return CONTEXTS[name](None)
 
 
-# --- plain PyTorch -----------------------------------------------------------------------------------------------
+# --- plain PyTorch ---
 
 
 def standard_normal(*shape: int) -> Tensor:
-    return torch.normal(
-        torch.zeros(shape), torch.ones(shape)
-    )  # the generator calls that Normal.rsample makes
+    """Draw as `Normal.rsample` does: the same call of the generator."""
+    return torch.normal(torch.zeros(shape), torch.ones(shape))
 
 
 def loss_in_torch(

@@ -18,16 +18,20 @@ from pyro_vdn.poutine.posterior import PosteriorMessenger
 
 
 class NeuronGuide(nn.Module):
-    r"""A guide program: it runs the model's own code and draws each neuron from the posterior offered at its site.
+    r"""A guide program: it runs the model's own code and draws each neuron from the posterior
+    offered at its site.
 
-    `q(z, theta | x) = q(theta) prod_i q(z_i | h_i)`, where `theta` are the other latent sites. These are drawn by
-    `others` where it is given and otherwise keep their prior, as a likelihood site does at prediction. Observations
-    are hidden. It is an ordinary program, so stock losses, `Predictive`, importance sampling and effects wrapped around
-    it work; effects belong on the model and on the guide alike.
+    `q(z, theta | x) = q(theta) prod_i q(z_i | h_i)`, where `theta` are the other latent sites.
+    These are drawn by `others` where it is given and otherwise keep their prior, as a likelihood
+    site does at prediction. Observations are hidden. It is an ordinary program, so stock losses,
+    `Predictive`, importance sampling and effects wrapped around it work; effects belong on the
+    model and on the guide alike.
 
     Args:
-        model: The Pyro program with neurons. It is not registered as a submodule: its sites keep their names.
-        others: A guide for the other latent sites, such as an autoguide of `without_neurons(model)`.
+        model: The Pyro program with neurons. It is not registered as a submodule: its sites keep
+            their names.
+        others: A guide for the other latent sites, such as an autoguide of
+            `without_neurons(model)`.
 
     Returns:
         When called with the model's arguments, a dictionary of draws by site name.

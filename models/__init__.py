@@ -1,6 +1,8 @@
 """Complete Pyro models built from distributional neurons."""
 
+from pyro_vdn.models.deep import DeepRegression
 from pyro_vdn.models.forecasting import Forecaster
 from pyro_vdn.models.regression import Regression
+from pyro_vdn.models.single import SingleNeuron
 
-__all__ = ["Forecaster", "Regression"]
+__all__ = ["DeepRegression", "Forecaster", "Regression", "SingleNeuron"]

@@ -20,11 +20,13 @@ from pyro_vdn.nn import (
 class Forecaster(PyroModule):
     r"""Forecasts a window's continuation through random hidden units.
 
-    The window is normalised by its last value and spread, split into trend and seasonal part and mapped linearly to `h`;
-    the neurons `z_i ~ p(z_i)` have posterior `Normal(mu_i(h), sigma_i(h)^2)` with a low-rank scale; the forecast is
-    `y | z ~ t_nu(W z + b, diag(s(h)^2))` over the whole horizon, in the units of the window. Since all steps share the
-    neurons, the steps of a forecast are correlated: trajectories are coherent. The readout is linear, so its mean
-    and covariance are known in closed form. The twin, `deterministic(model)`, is a DLinear-like network.
+    The window is normalised by its last value and spread, split into trend and seasonal part and
+    mapped linearly to `h`; the neurons `z_i ~ p(z_i)` have posterior
+    `Normal(mu_i(h), sigma_i(h)^2)` with a low-rank scale; the forecast is
+    `y | z ~ t_nu(W z + b, diag(s(h)^2))` over the whole horizon, in the units of the window. Since
+    all steps share the neurons, the steps of a forecast are correlated: trajectories are coherent.
+    The readout is linear, so its mean and covariance are known in closed form. The twin,
+    `deterministic(model)`, is a DLinear-like network.
 
     Args:
         input_length: Length of the input window, in steps.
@@ -36,8 +38,9 @@ class Forecaster(PyroModule):
         kernel_size: Length of the moving average, in steps.
 
     Shape:
-        `x` is `(..., rows, input_length)`, `y` is `(..., rows, horizon)`. Sites: ``neurons.z`` of batch shape
-        `(..., rows, num_units)`, and ``y`` of batch shape `(..., rows, 1)` and event shape `(horizon,)`.
+        `x` is `(..., rows, input_length)`, `y` is `(..., rows, horizon)`. Sites: ``neurons.z`` of
+        batch shape `(..., rows, num_units)`, and ``y`` of batch shape `(..., rows, 1)` and event
+        shape `(horizon,)`.
 
     Example:
         >>> import torch

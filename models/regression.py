@@ -23,9 +23,10 @@ from pyro_vdn.nn import (
 class Regression(PyroModule):
     r"""Regression whose hidden units are random: `z ~ p(z)`, `y | z ~ likelihood(W relu(z) + b)`.
 
-    The neurons are the pre-activations of the last hidden layer, with posterior `Normal(mu(h), sigma^2)` for
-    `h = encoder(x)`, and the readout offers its closed form. Its twin, `deterministic(model)`, is the ordinary network
-    with one hidden layer more than `hidden` has sizes.
+    The neurons are the pre-activations of the last hidden layer, with posterior
+    `Normal(mu(h), sigma^2)` for `h = encoder(x)`, and the readout offers its closed form. Its twin,
+    `deterministic(model)`, is the ordinary network with one hidden layer more than `hidden` has
+    sizes.
 
     Args:
         num_features: Number of features.
@@ -36,7 +37,8 @@ class Regression(PyroModule):
         initial_scale: Scale of every neuron at the start.
 
     Shape:
-        `x` is `(..., rows, num_features)`, `y` is `(..., rows, num_outputs)`, standardised; sites ``neurons.z`` and ``y``.
+        `x` is `(..., rows, num_features)`, `y` is `(..., rows, num_outputs)`, standardised; sites
+        ``neurons.z`` and ``y``.
 
     Example:
         >>> import torch

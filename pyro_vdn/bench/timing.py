@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
 Step = Callable[[], object]
@@ -42,7 +41,8 @@ def median_seconds(
 
 
 def peak_bytes(step: Step) -> int:
-    """Return the most bytes of CPU tensors that one call holds at a time, above what was held before.
+    """Return the most bytes of CPU tensors that one call holds at a time, above what was held
+    before.
 
     Args:
         step: What to measure; it is called twice, once to warm up.

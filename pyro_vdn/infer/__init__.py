@@ -6,4 +6,13 @@ from pyro_vdn.infer.pacm_elbo import PACmELBO
 from pyro_vdn.infer.predict import ClosedForm, Prediction, log_density, predict
 from pyro_vdn.infer.svi import SVI
 
-__all__ = ["SVI", "ClosedForm", "LocalELBO", "PACmELBO", "Prediction", "Terms", "log_density", "predict"]
+__all__ = [
+    "SVI",
+    "ClosedForm",
+    "LocalELBO",
+    "PACmELBO",
+    "Prediction",
+    "Terms",
+    "log_density",
+    "predict",
+]

@@ -11,17 +11,21 @@ from pyro_vdn.infer.single_pass import Pass, Site
 class LocalELBO(SinglePassLoss):
     r"""The negative ELBO of a model with neurons, from a single run of the model.
 
-    `-ELBO = -1/S sum_s log p(y | z_s) + sum_i KL(q(z_i | h_i) || p(z_i))`, with `z_s` drawn from the posteriors offered
-    at the neurons' sites, and the KL in closed form where it exists, else estimated from the draw. Value and gradients
-    equal those of the two-pass `TraceMeanField_ELBO` for the same noise; nothing is evaluated that is not used. Other
-    latent sites take the draws of `NeuronGuide(model, others=...)` and enter as `log p - log q`.
+    `-ELBO = -1/S sum_s log p(y | z_s) + sum_i KL(q(z_i | h_i) || p(z_i))`, with `z_s` drawn from
+    the posteriors offered at the neurons' sites, and the KL in closed form where it exists, else
+    estimated from the draw. Value and gradients equal those of the two-pass `TraceMeanField_ELBO`
+    for the same noise; nothing is evaluated that is not used. Other latent sites take the draws of
+    `NeuronGuide(model, others=...)` and enter as `log p - log q`.
 
-    The loss runs *the model it is given*, with the effects wrapped around it; of a `NeuronGuide` it runs only `others`.
+    The loss runs *the model it is given*, with the effects wrapped around it; of a `NeuronGuide` it
+    runs only `others`.
 
     Args:
         num_particles: Number S of draws per step.
-        max_plate_nesting: Largest number of nested plates; found by running the model once where not given.
-        vectorize_particles: Whether the particles are drawn in one run; then all batch dimensions must be in plates.
+        max_plate_nesting: Largest number of nested plates; found by running the model once where
+            not given.
+        vectorize_particles: Whether the particles are drawn in one run; then all batch dimensions
+            must be in plates.
 
     Raises:
         InputError: For a latent site without a pathwise gradient.

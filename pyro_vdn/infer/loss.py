@@ -29,12 +29,14 @@ class Terms:
     `loss = -(sum log_likelihood + sum local + others) + sum kl`.
 
     Args:
-        log_likelihood: By site name, per row: `(..., rows)`, summed over the last batch dimension (outputs).
+        log_likelihood: By site name, per row: `(..., rows)`, summed over the last batch dimension
+            (outputs).
         kl: By layer path, per unit: `(num_units,)`, summed over rows.
-        local: By layer path, log-likelihood of the local reconstruction per unit: `(num_units,)`, summed over rows.
+        local: By layer path, log-likelihood of the local reconstruction per unit: `(num_units,)`,
+            summed over rows.
         others: `log p - log q` of the latent sites that are not neurons, a scalar.
-        elbo: The evidence lower bound itself: every weight 1 (plates still scale a subsample up), a scalar. It differs
-            from `-loss` where weights or a predictive objective are in force.
+        elbo: The evidence lower bound itself: every weight 1 (plates still scale a subsample up), a
+            scalar. It differs from `-loss` where weights or a predictive objective are in force.
 
     Example:
         >>> zero = torch.zeros(2)
@@ -67,11 +69,13 @@ class Terms:
 
 
 class SinglePassLoss(ELBO):  # type: ignore[misc]
-    """Base of the losses that run the model once; a subclass says how a pass is rewarded for its observations.
+    """Base of the losses that run the model once; a subclass says how a pass is rewarded for its
+    observations.
 
     Args:
         num_particles: Number S of draws per step, at least 1.
-        max_plate_nesting: Largest number of nested plates of the model; found by running it once where not given.
+        max_plate_nesting: Largest number of nested plates of the model; found by running it once
+            where not given.
         vectorize_particles: Whether the particles are drawn in one run, in an outermost plate.
     """
 

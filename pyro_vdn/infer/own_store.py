@@ -36,10 +36,12 @@ class _OwnStore(_Context):  # type: ignore[misc]
 
 
 def give_own_store(model: Callable[..., Any], guide: Callable[..., Any]) -> None:
-    """Give model and guide a parameter store of their own where another model holds their names in the global one.
+    """Give model and guide a parameter store of their own where another model holds their names in
+    the global one.
 
-    In Pyro's global parameter mode a name means one tensor per process: a second instance of a model class would
-    silently share or lose its parameters. In local mode, or where no name is taken, nothing is done.
+    In Pyro's global parameter mode a name means one tensor per process: a second instance of a
+    model class would silently share or lose its parameters. In local mode, or where no name is
+    taken, nothing is done.
 
     Args:
         model: A Pyro program; only a `PyroModule`, bare or wrapped in effects, owns parameters.

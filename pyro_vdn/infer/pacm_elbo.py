@@ -18,25 +18,28 @@ from pyro_vdn.poutine.dropout import DroppedOut
 class PACmELBO(SinglePassLoss):
     r"""The predictive objective `-sum_rows log 1/S sum_s p(y_row | z_s) + sum_i KL_i`.
 
-    **It is not a bound on the evidence** `log p(y)` (see `Terms.elbo` for that): the average over draws stands inside the
-    logarithm while the KL is paid once. It scores what a forecaster is judged by, the predictive density, and under it
-    noise is free where the data are noisy, so neurons stay alive where an ELBO lets their scale shrink to zero.
+    **It is not a bound on the evidence** `log p(y)` (see `Terms.elbo` for that): the average over
+    draws stands inside the logarithm while the KL is paid once. It scores what a forecaster is
+    judged by, the predictive density, and under it noise is free where the data are noisy, so
+    neurons stay alive where an ELBO lets their scale shrink to zero.
 
-    With ``closed_form=True`` the limit `S = infinity` over the *last* neurons is taken in closed form at every
-    likelihood site that offers it (`LinearReadout.offer`): exact for a linear readout into a normal, by matched moments
-    after a relu or into a Student-t. Particles then only average over earlier layers. A posterior that is not normal,
-    such as dropout's, is sampled instead.
+    With ``closed_form=True`` the limit `S = infinity` over the *last* neurons is taken in closed
+    form at every likelihood site that offers it (`LinearReadout.offer`): exact for a linear readout
+    into a normal, by matched moments after a relu or into a Student-t. Particles then only average
+    over earlier layers. A posterior that is not normal, such as dropout's, is sampled instead.
 
     Args:
         num_particles: Number S of draws per step.
         closed_form: Whether offered marginals are taken.
-        joint_weight: Weight `lambda` in [0, 1] of the joint density of a row's outputs in the closed form; the product
-            of their marginal densities has weight `1 - lambda`.
-        inflation: Share `rho` by which the neurons' variance is enlarged in the closed form. It keeps the likelihood's
-            own scale from shrinking to what draws cannot fill.
-        variance_weight: Exponent `beta` in [0, 1]: each output's marginal density is weighted by its detached variance
-            to the power `beta` (beta-NLL), which fits means evenly where noise is uneven.
-        max_plate_nesting: Largest number of nested plates; found by running the model once where not given.
+        joint_weight: Weight `lambda` in [0, 1] of the joint density of a row's outputs in the
+            closed form; the product of their marginal densities has weight `1 - lambda`.
+        inflation: Share `rho` by which the neurons' variance is enlarged in the closed form. It
+            keeps the likelihood's own scale from shrinking to what draws cannot fill.
+        variance_weight: Exponent `beta` in [0, 1]: each output's marginal density is weighted by
+            its detached variance to the power `beta` (beta-NLL), which fits means evenly where
+            noise is uneven.
+        max_plate_nesting: Largest number of nested plates; found by running the model once where
+            not given.
 
     Raises:
         InputError: For a weight outside its range, or a closed form where no site offers one.
@@ -52,8 +55,8 @@ class PACmELBO(SinglePassLoss):
         torch.Size([8])
 
     Source:
-        Morningstar, Alemi, Dillon, *PAC^m-Bayes*, AISTATS 2022; Seitzer et al., *On the Pitfalls of Heteroscedastic
-        Uncertainty Estimation*, ICLR 2022 (beta-NLL).
+        Morningstar, Alemi, Dillon, *PAC^m-Bayes*, AISTATS 2022; Seitzer et al., *On the Pitfalls of
+        Heteroscedastic Uncertainty Estimation*, ICLR 2022 (beta-NLL).
     """
 
     def __init__(

@@ -17,20 +17,22 @@ from pyro_vdn.errors import InputError
 from pyro_vdn.infer.pacm_elbo import integrate_last
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import Program, run_single_pass
-from pyro_vdn.nn.sites import MARGINAL
 from pyro_vdn.nn.shapes import check_positive
+from pyro_vdn.nn.sites import MARGINAL
 
 Inputs = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """The predictive distribution with the last neurons integrated out: exact or by matched moments.
+    """The predictive distribution with the last neurons integrated out: exact or by matched
+    moments.
 
     Args:
         mean: `(rows, outputs)`.
         variance: `(rows, outputs)`.
-        log_prob_per_output: Log density of the targets, output by output, `(rows, outputs)`, or None without targets.
+        log_prob_per_output: Log density of the targets, output by output, `(rows, outputs)`, or
+            None without targets.
         log_prob_joint: Joint log density of each row's targets, `(rows,)`, or None without targets.
 
     Example:
@@ -48,16 +50,18 @@ class ClosedForm:
 class Prediction:
     r"""Draws from the posterior predictive distribution and what follows from them.
 
-    With S draws `z_s` of the neurons, the predictive density is the mixture `p(y) = 1/S sum_s p(y | z_s)`.
+    With S draws `z_s` of the neurons, the predictive density is the mixture
+    `p(y) = 1/S sum_s p(y | z_s)`.
 
     Args:
         draws: Draws of the outcome, `(draws, rows, outputs)`.
-        log_prob_per_output: Log mixture density of each output by itself, `log 1/S sum_s p(y_j | z_s)`,
-            `(rows, outputs)`; None without targets.
-        log_prob_joint: Log mixture density of each row's outputs together, `log 1/S sum_s prod_j p(y_j | z_s)`,
-            `(rows,)`; None without targets. With many outputs it needs many draws; see `closed_form`.
-        closed_form: The predictive distribution with the last neurons integrated out, where the model offers it for a
-            single layer of neurons; else None.
+        log_prob_per_output: Log mixture density of each output by itself,
+            `log 1/S sum_s p(y_j | z_s)`, `(rows, outputs)`; None without targets.
+        log_prob_joint: Log mixture density of each row's outputs together,
+            `log 1/S sum_s prod_j p(y_j | z_s)`, `(rows,)`; None without targets. With many outputs
+            it needs many draws; see `closed_form`.
+        closed_form: The predictive distribution with the last neurons integrated out, where the
+            model offers it for a single layer of neurons; else None.
 
     Example:
         >>> prediction = Prediction(torch.zeros(10, 2, 1))
@@ -85,7 +89,10 @@ class Prediction:
         at = torch.as_tensor(list(levels), dtype=self.draws.dtype, device=self.draws.device)
         if not bool(((at >= 0) & (at <= 1)).all()):
             raise InputError(
-                "levels", expected="values in [0, 1]", got=str(list(levels)), hint="[0.05, 0.5, 0.95]"
+                "levels",
+                expected="values in [0, 1]",
+                got=str(list(levels)),
+                hint="[0.05, 0.5, 0.95]",
             )
         return torch.quantile(self.draws, at, dim=0)
 
@@ -100,7 +107,8 @@ def predict(
     batch_size: int = 1024,
     site: str = "y",
 ) -> Prediction:
-    """Draw from the posterior predictive distribution of new rows, batch by batch, without gradients.
+    """Draw from the posterior predictive distribution of new rows, batch by batch, without
+    gradients.
 
     Works for any guide. The model is called as ``model(*x)``, without its observation.
 
@@ -117,8 +125,8 @@ def predict(
         The prediction, with tensors on the device of the inputs.
 
     Raises:
-        InputError: For inputs of unequal or zero rows, values that are not finite, targets of the wrong shape, or an
-            unknown site.
+        InputError: For inputs of unequal or zero rows, values that are not finite, targets of the
+            wrong shape, or an unknown site.
 
     Example:
         >>> from pyro_vdn.guides import NeuronGuide
@@ -149,7 +157,8 @@ def log_density(
     batch_size: int = 1024,
     site: str = "y",
 ) -> tuple[Tensor, Tensor]:
-    """Return the log predictive density of targets, per output and joint: in closed form where offered, else mixed.
+    """Return the log predictive density of targets, per output and joint: in closed form where
+    offered, else mixed.
 
     Args:
         model: A Pyro program with rows at dim -2.
@@ -194,7 +203,9 @@ def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:
     rows = {len(value) for value in (*inputs, *(() if y is None else (y,)))}
     if len(rows) != 1 or 0 in rows:
         raise InputError(
-            "x", expected="inputs and targets of one number of rows, at least 1", got=f"{sorted(rows)} rows",
+            "x",
+            expected="inputs and targets of one number of rows, at least 1",
+            got=f"{sorted(rows)} rows",
             hint="check the first dimension of each tensor",
         )
     named = [("x" if len(inputs) == 1 else f"x[{i}]", value) for i, value in enumerate(inputs)]
@@ -210,7 +221,9 @@ def check_finite(what: str, value: Tensor) -> None:
     if bool(bad.any()):
         place = tuple(int(i) for i in bad.nonzero()[0])
         raise InputError(
-            what, expected="finite values", got=f"{value[place].item()} at {place}",
+            what,
+            expected="finite values",
+            got=f"{value[place].item()} at {place}",
             hint="drop or impute such rows",
         )
 
@@ -263,12 +276,13 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
     Per output `log 1/S sum_s p(y_j | z_s)`; jointly `log 1/S sum_s prod_j p(y_j | z_s)`.
 
     Args:
-        outcome: The likelihood of all draws, batch shape `(draws, rows, outputs)`, or `(draws, rows, 1)` with the
-            outputs as event dimension.
+        outcome: The likelihood of all draws, batch shape `(draws, rows, outputs)`, or
+            `(draws, rows, 1)` with the outputs as event dimension.
         y: Targets, `(rows, outputs)`.
 
     Returns:
-        Densities `(rows, outputs)` (None where a joint distribution does not know its marginals) and `(rows,)`.
+        Densities `(rows, outputs)` (None where a joint distribution does not know its marginals)
+        and `(rows,)`.
 
     Raises:
         InputError: For targets of another shape.
@@ -276,7 +290,10 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
     expected = outcome.batch_shape[-2:-1] + (outcome.event_shape or outcome.batch_shape[-1:])
     if y.shape != expected:
         raise InputError(
-            "y", expected=f"shape {tuple(expected)}", got=f"shape {tuple(y.shape)}", hint="y of shape (rows, outputs)"
+            "y",
+            expected=f"shape {tuple(expected)}",
+            got=f"shape {tuple(y.shape)}",
+            hint="y of shape (rows, outputs)",
         )
     log_draws = math.log(outcome.batch_shape[0])
     if outcome.event_dim == 0:
@@ -321,7 +338,9 @@ def _joined(batches: list[Prediction]) -> Prediction:
     closed_form = None
     if closed_forms[0] is not None:
         names = ("mean", "variance", "log_prob_per_output", "log_prob_joint")
-        closed_form = ClosedForm(*(cat([getattr(form, name) for form in closed_forms]) for name in names))  # type: ignore[arg-type]
+        closed_form = ClosedForm(
+            *(cat([getattr(form, name) for form in closed_forms]) for name in names)
+        )  # type: ignore[arg-type]
     return Prediction(
         torch.cat([batch.draws for batch in batches], dim=1),
         cat([batch.log_prob_per_output for batch in batches]),

@@ -178,8 +178,8 @@ def run_single_pass(model: Program, guide: Program, args: Any, kwargs: Any) -> P
 
     Args:
         model: The program that is run, with whatever effects are wrapped around it.
-        guide: A `NeuronGuide`, of which only the guide of the other latent sites is run, or any other guide program:
-            then sites that it draws take its draws.
+        guide: A `NeuronGuide`, of which only the guide of the other latent sites is run, or any
+            other guide program: then sites that it draws take its draws.
         args: Positional arguments of both.
         kwargs: Keyword arguments of both.
 

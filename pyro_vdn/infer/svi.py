@@ -22,10 +22,11 @@ Optimizer = pyro.optim.PyroOptim | torch.optim.Optimizer
 class SVI(PyroSVI):  # type: ignore[misc]
     r"""A drop-in for `pyro.infer.SVI` that trains what it is given or says why it cannot.
 
-    - It works in Pyro's global parameter mode and in local mode (``module_local_params``), where Pyro's own raises.
+    - It works in Pyro's global parameter mode and in local mode (``module_local_params``), where
+      Pyro's own raises.
     - The optimiser may be a `pyro.optim` one or a plain `torch.optim.Optimizer`.
-    - In global mode, a second instance of a model class trains: where the parameter store holds another module's
-      parameters under its names, it is given a store of its own.
+    - In global mode, a second instance of a model class trains: where the parameter store holds
+      another module's parameters under its names, it is given a store of its own.
     - A step in which no parameter can move raises, with the remedy.
 
     Args:

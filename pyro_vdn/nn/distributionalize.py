@@ -27,23 +27,26 @@ def distributionalize(
 ) -> nn.Module:
     """Insert neurons after chosen submodules of any network, in place, so that it starts as itself.
 
-    After each match the activation `a` becomes `z_i ~ Normal(a_i, sigma_i^2)`: location the activation, one small learned
-    scale per unit, a learned normal prior. The original submodules, weights and state-dict keys are kept; neurons are
-    registered as ``<submodule>.neurons`` and their sites are called ``<submodule>.neurons.z``. Inside a Pyro model the
-    result works with `NeuronGuide`, every loss and every effect; `deterministic` gives the original network back.
+    After each match the activation `a` becomes `z_i ~ Normal(a_i, sigma_i^2)`: location the
+    activation, one small learned scale per unit, a learned normal prior. The original submodules,
+    weights and state-dict keys are kept; neurons are registered as ``<submodule>.neurons`` and
+    their sites are called ``<submodule>.neurons.z``. Inside a Pyro model the result works with
+    `NeuronGuide`, every loss and every effect; `deterministic` gives the original network back.
 
     Args:
         module: The network.
-        where: Shell-style patterns of dotted submodule names, such as ``"encoder.*"`` or ``["0", "2"]``.
-        example_inputs: Positional inputs for one forward pass, needed where the width of a match cannot be read off
-            (activations and composite modules).
+        where: Shell-style patterns of dotted submodule names, such as ``"encoder.*"`` or ``["0",
+            "2"]``.
+        example_inputs: Positional inputs for one forward pass, needed where the width of a match
+            cannot be read off (activations and composite modules).
         initial_scale: Scale of every unit at the start, positive.
 
     Returns:
         The same module.
 
     Raises:
-        InputError: Where a pattern matches nothing, a match has neurons already, or its width is unknown.
+        InputError: Where a pattern matches nothing, a match has neurons already, or its width is
+            unknown.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))

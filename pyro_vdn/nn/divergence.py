@@ -11,15 +11,17 @@ from torch.distributions import kl_divergence
 def closed_form_kl(q: dist.Distribution, p: dist.Distribution) -> Tensor | None:
     r"""Return `KL(q || p)` in closed form, or None where there is none.
 
-    For normals, `KL = log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2`. Scales shared by many rows are not
-    copied per row, so a per-unit scale costs its logarithm once a unit rather than once a row and unit.
+    For normals, `KL = log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2`. Scales shared by
+    many rows are not copied per row, so a per-unit scale costs its logarithm once a unit rather
+    than once a row and unit.
 
     Args:
         q: The posterior.
         p: The prior, of a batch shape that broadcasts with that of `q`.
 
     Returns:
-        A tensor that broadcasts to the batch shape, smaller where the KL does not vary along a dimension.
+        A tensor that broadcasts to the batch shape, smaller where the KL does not vary along a
+        dimension.
 
     Example:
         >>> q = dist.Normal(torch.ones(2, 3), 1.0)
@@ -83,7 +85,8 @@ def _unexpanded(tensor: Tensor) -> Tensor:
 
 
 def monte_carlo_kl(q: dist.Distribution, p: dist.Distribution, value: Tensor) -> Tensor:
-    """Return the one-draw estimate `log q(z) - log p(z)` of the KL at `value`, a draw of `q`; unbiased, pathwise.
+    """Return the one-draw estimate `log q(z) - log p(z)` of the KL at `value`, a draw of `q`;
+    unbiased, pathwise.
 
     Args:
         q: The posterior.

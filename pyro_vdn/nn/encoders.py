@@ -19,7 +19,8 @@ class MLPEncoder(nn.Sequential):
 
     Args:
         in_features: Size of the input.
-        hidden: Sizes of the layers, the last of them the size of the output; empty for the identity.
+        hidden: Sizes of the layers, the last of them the size of the output; empty for the
+            identity.
 
     Shape:
         Input `(..., in_features)`; output `(..., hidden[-1])`.
@@ -73,8 +74,8 @@ def normalise_window(x: Tensor, *, min_spread: float = 1e-2) -> Window:
         0.0
 
     Source:
-        Kim et al., *Reversible Instance Normalization*, ICLR 2022; the last value as centre follows NLinear (Zeng et al.,
-        AAAI 2023).
+        Kim et al., *Reversible Instance Normalization*, ICLR 2022; the last value as centre follows
+        NLinear (Zeng et al., AAAI 2023).
     """
     shift = x[..., -1:]
     spread = (x - shift).std(-1, keepdim=True, correction=0).clamp_min(min_spread)
@@ -82,15 +83,18 @@ def normalise_window(x: Tensor, *, min_spread: float = 1e-2) -> Window:
 
 
 class TrendSeasonalEncoder(nn.Module):
-    """A linear map of a window's moving average (trend) and of what remains (seasonal), as in DLinear.
+    """A linear map of a window's moving average (trend) and of what remains (seasonal), as in
+    DLinear.
 
     Args:
         input_length: Length of the window.
         out_features: Size of the output.
-        kernel_size: Length of the moving average, odd; the window's ends are repeated to keep its length.
+        kernel_size: Length of the moving average, odd; the window's ends are repeated to keep its
+            length.
 
     Shape:
-        Input `(..., input_length)`, normalised (see `normalise_window`); output `(..., out_features)`.
+        Input `(..., input_length)`, normalised (see `normalise_window`); output
+        `(..., out_features)`.
 
     Raises:
         InputError: For an even kernel, or a window shorter than the kernel.

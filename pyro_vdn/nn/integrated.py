@@ -51,17 +51,19 @@ class LinearMoments:
 
 @dataclass(frozen=True)
 class Integrated:
-    r"""The predictive distribution `p(y | h) = E_{q(z | h)}[p(y | z)]`, exact or by matched moments.
+    r"""The predictive distribution `p(y | h) = E_{q(z | h)}[p(y | z)]`, exact or by matched
+    moments.
 
-    For a normal likelihood after a linear readout it is exactly normal. Otherwise mean and covariance are matched: after
-    a relu by the exact moments of the rectified units, and for a Student-t likelihood, of covariance
-    `nu / (nu - 2) diag(s^2)`, by a Student-t of the same `nu` whose shape matrix is
-    `diag(s^2) + (nu - 2) / nu W diag(v) W^T`.
+    For a normal likelihood after a linear readout it is exactly normal. Otherwise mean and
+    covariance are matched: after a relu by the exact moments of the rectified units, and for a
+    Student-t likelihood, of covariance `nu / (nu - 2) diag(s^2)`, by a Student-t of the same `nu`
+    whose shape matrix is `diag(s^2) + (nu - 2) / nu W diag(v) W^T`.
 
     Args:
         moments: Moments of the readout.
         scale: Scale `s` of the likelihood, broadcastable to `(..., outputs)`.
-        df: Degrees of freedom `nu > 2` of a Student-t likelihood, a scalar, or None for a normal one.
+        df: Degrees of freedom `nu > 2` of a Student-t likelihood, a scalar, or None for a normal
+            one.
         own_factor: Low-rank factor of the likelihood itself, `(outputs, rank)`, or None.
 
     Example:

@@ -18,7 +18,8 @@ LikelihoodScale = Literal["shared", "output", "low_rank"]
 
 
 class OutputScale(nn.Module):
-    r"""The scale of a likelihood: one number, one per output, or `softplus(U tanh(V f) + b)` of rank r in features `f`.
+    r"""The scale of a likelihood: one number, one per output, or `softplus(U tanh(V f) + b)` of
+    rank r in features `f`.
 
     Args:
         num_outputs: Number of outputs.
@@ -181,9 +182,7 @@ class StudentTLikelihood(nn.Module):
         self, loc: Tensor, features: Tensor | None = None, *, spread: Tensor | float = 1.0
     ) -> dist.Distribution:
         """Return the distribution of the outputs; arguments and shapes as in `NormalLikelihood`."""
-        return dist.StudentT(
-            self.df(), loc, self.scale(features) * spread, validate_args=False
-        )
+        return dist.StudentT(self.df(), loc, self.scale(features) * spread, validate_args=False)
 
     def integrate(self, moments: LinearMoments, features: Tensor | None = None) -> Integrated:
         """Return the predictive distribution of the outputs for the moments of a linear readout."""
@@ -193,14 +192,16 @@ class StudentTLikelihood(nn.Module):
 class MultivariateNormalLikelihood(nn.Module):
     r"""The likelihood `y ~ Normal(loc, L L^T + diag(s^2))` over all outputs jointly.
 
-    The outputs are an event dimension; the batch keeps a dimension of size 1 in their place, so that rows stay at -2.
+    The outputs are an event dimension; the batch keeps a dimension of size 1 in their place, so
+    that rows stay at -2.
 
     Args:
         scale: The diagonal scale of the outputs.
         covariance_rank: Rank of `L`; 0 for a diagonal covariance.
 
     Shape:
-        `loc` is `(..., num_outputs)`; the distribution has batch shape `(..., 1)` and event shape `(num_outputs,)`.
+        `loc` is `(..., num_outputs)`; the distribution has batch shape `(..., 1)` and event shape
+        `(num_outputs,)`.
 
     Example:
         >>> d = MultivariateNormalLikelihood(OutputScale(3), covariance_rank=1)(torch.zeros(5, 3))
@@ -243,7 +244,8 @@ class MultivariateNormalLikelihood(nn.Module):
 
 
 class MultivariateStudentTLikelihood(MultivariateNormalLikelihood):
-    r"""The likelihood `y ~ t_nu(loc, L L^T + diag(s^2))` over all outputs jointly, with learned `nu > 2`.
+    r"""The likelihood `y ~ t_nu(loc, L L^T + diag(s^2))` over all outputs jointly, with learned
+    `nu > 2`.
 
     One chi-square draw scales all outputs of a row together: a row is calm or wild as a whole.
 
@@ -253,7 +255,8 @@ class MultivariateStudentTLikelihood(MultivariateNormalLikelihood):
         initial_df: Degrees of freedom `nu` at the start, above 2.
 
     Shape:
-        `loc` is `(..., num_outputs)`; the distribution has batch shape `(..., 1)` and event shape `(num_outputs,)`.
+        `loc` is `(..., num_outputs)`; the distribution has batch shape `(..., 1)` and event shape
+        `(num_outputs,)`.
 
     Example:
         >>> MultivariateStudentTLikelihood(OutputScale(3))(torch.zeros(5, 3)).batch_shape
@@ -275,7 +278,8 @@ class MultivariateStudentTLikelihood(MultivariateNormalLikelihood):
 class CategoricalLikelihood(nn.Module):
     """The likelihood `y ~ Categorical(softmax(logits))`.
 
-    The classes are no batch dimension; a dimension of size 1 keeps their place, so that rows stay at -2.
+    The classes are no batch dimension; a dimension of size 1 keeps their place, so that rows stay
+    at -2.
 
     Shape:
         `logits` is `(..., classes)`; the distribution has batch shape `(..., 1)`.

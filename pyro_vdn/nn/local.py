@@ -15,9 +15,10 @@ from pyro_vdn.nn.sites import LOCAL
 class LocalDecoder(nn.Module):
     r"""One one-dimensional decoder per unit, observing a detached projection of the layer's input.
 
-    Unit i reconstructs `t_i = p_i h` from its own sample, `t_i ~ Normal(a_i z_i + c_i, s_i^2)`, so that its local ELBO
-    is `E[log p(t_i | z_i)] - KL_i`. The target is detached: a gradient through it would shrink the input to make it
-    easy to predict. The projection is random and fixed, since a projection that is only ever detached cannot learn.
+    Unit i reconstructs `t_i = p_i h` from its own sample, `t_i ~ Normal(a_i z_i + c_i, s_i^2)`, so
+    that its local ELBO is `E[log p(t_i | z_i)] - KL_i`. The target is detached: a gradient through
+    it would shrink the input to make it easy to predict. The projection is random and fixed, since
+    a projection that is only ever detached cannot learn.
 
     Args:
         shape: Sizes of the layer it belongs to.
@@ -30,7 +31,8 @@ class LocalDecoder(nn.Module):
         torch.Size([5, 4])
 
     Source:
-        Ruffenach, *Learning Distributions Inside a Language Model*, doi:10.5281/zenodo.21632472 (2026).
+        Ruffenach, *Learning Distributions Inside a Language Model*, doi:10.5281/zenodo.21632472
+        (2026).
     """
 
     projection: Tensor

@@ -13,14 +13,17 @@ from torch import Tensor
 
 
 class LowRankStudentT(TorchDistribution):  # type: ignore[misc]
-    r"""The multivariate Student-t `t_nu(loc, S)` with `S = F F^T + diag(d^2)`; a normal where `df` is None.
+    r"""The multivariate Student-t `t_nu(loc, S)` with `S = F F^T + diag(d^2)`; a normal where `df`
+    is None.
 
     `log p(y) = log Gamma((nu + H) / 2) - log Gamma(nu / 2) - H/2 log(nu pi) - 1/2 log det S
-    - (nu + H)/2 log(1 + m / nu)`, with `m = (y - loc)^T S^{-1} (y - loc)`. Determinant and distance cost
+    - (nu + H)/2 log(1 + m / nu)`, with `m = (y - loc)^T S^{-1} (y -
+      loc)`. Determinant and distance cost
     `O(H R min(H, R))` by the matrix determinant lemma and the Woodbury identity.
 
     Args:
-        df: Degrees of freedom `nu > 0`, broadcastable to the batch shape, or None for the normal limit.
+        df: Degrees of freedom `nu > 0`, broadcastable to the batch shape, or None for the normal
+            limit.
         loc: Location, `(..., H)`.
         factor: `F`, `(..., H, R)`.
         scale: `d`, `(..., H)`, positive.

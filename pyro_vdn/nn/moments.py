@@ -32,7 +32,8 @@ def relu_moments(moments: Moments) -> Moments:
     `(mu^2 + sigma^2) Phi(u) + mu sigma phi(u) - m^2`.
 
     Args:
-        moments: Mean and variance of `z`, each `(..., units)`; a variance of zero gives `max(mean, 0)` with variance 0.
+        moments: Mean and variance of `z`, each `(..., units)`; a variance of zero gives
+            `max(mean, 0)` with variance 0.
 
     Returns:
         Mean and variance of the rectified units, each `(..., units)`.

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import pyro
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import sites
@@ -23,28 +23,34 @@ Pool = Literal["mean", "sum", "flatten"]
 
 
 class VariationalNeurons(nn.Module):
-    r"""A layer whose units are random: each a Pyro sample site with its own prior and amortized posterior.
+    r"""A layer whose units are random: each a Pyro sample site with its own prior and amortized
+    posterior.
 
-    For input `h` the layer says `z_i ~ p(z_i)` in a neuron plate and passes the *sample* on. At its site it offers its
-    amortized posterior `q(z_i | h)`: a guide or loss that takes the offer (`NeuronGuide`, `LocalELBO`) draws
-    `z_i = mu_i(h) + sigma_i(h) eps_i` and pays `KL_i = KL(q(z_i | h) || p(z_i))`; any other program sees the prior.
+    For input `h` the layer says `z_i ~ p(z_i)` in a neuron plate and passes the *sample* on. At its
+    site it offers its amortized posterior `q(z_i | h)`: a guide or loss that takes the offer
+    (`NeuronGuide`, `LocalELBO`) draws `z_i = mu_i(h) + sigma_i(h) eps_i` and pays
+    `KL_i = KL(q(z_i | h) || p(z_i))`; any other program sees the prior.
 
     Args:
         in_features: Size of the last dimension of the input.
         num_units: Number of neurons.
         latent_dim: Latent dimensions k of each neuron; k = 1 is the atomic neuron.
         prior: A module with ``forward(h) -> Distribution``; default `StandardNormal()`.
-        posterior: A module with ``forward(h) -> Distribution``; default `NormalPosterior(scale="unit")`.
-        pool: How the k dimensions of a neuron leave the layer: their ``"mean"``, their ``"sum"``, or all of them
-            (``"flatten"``).
-        local_reconstruction: Whether each unit also decodes its own projection of `h` (see `LocalDecoder`).
+        posterior: A module with ``forward(h) -> Distribution``; default
+            `NormalPosterior(scale="unit")`.
+        pool: How the k dimensions of a neuron leave the layer: their ``"mean"``, their ``"sum"``,
+            or all of them (``"flatten"``).
+        local_reconstruction: Whether each unit also decodes its own projection of `h` (see
+            `LocalDecoder`).
 
     Shape:
-        Input `(..., in_features)`; output `(..., num_units)`, or `(..., num_units * latent_dim)` for ``"flatten"``.
-        The site ``<attribute path>.z`` has batch shape `(..., num_units)` and, for k > 1, event shape `(latent_dim,)`.
+        Input `(..., in_features)`; output `(..., num_units)`, or `(..., num_units * latent_dim)`
+        for ``"flatten"``. The site ``<attribute path>.z`` has batch shape `(..., num_units)` and,
+        for k > 1, event shape `(latent_dim,)`.
 
     Raises:
-        InputError: For a size that is not positive, an unknown pool, or an input of the wrong dtype or last dimension.
+        InputError: For a size that is not positive, an unknown pool, or an input of the wrong dtype
+            or last dimension.
 
     Example:
         >>> import torch
@@ -107,7 +113,7 @@ class VariationalNeurons(nn.Module):
         return f"{shape.in_features}, {shape.num_units}, latent_dim={shape.latent_dim}, pool={self.pool!r}"
 
     def _over_units(
-        self, distribution: dist.Distribution, batch_shape: torch.Size
+        self, distribution: dist.Distribution, batch_shape: Size
     ) -> dist.Distribution:
         """Expand a distribution, possibly scalar, to the layer's batch and event shape."""
         missing = self.shape.event_dim - distribution.event_dim

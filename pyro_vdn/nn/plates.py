@@ -19,7 +19,8 @@ class SiteEffects(NamedTuple):
     Args:
         scale: Factor on the log density, a float or a tensor that broadcasts to the batch shape.
         mask: Mask on the log density, or None.
-        silenced: Mask inside the distribution (`deterministic`, `dropout` and `clamp` set it), or None.
+        silenced: Mask inside the distribution (`deterministic`, `dropout` and `clamp` set it), or
+            None.
 
     Example:
         >>> SiteEffects(scale=1.0, mask=None, silenced=None).silenced is None
@@ -44,7 +45,8 @@ class SiteEffects(NamedTuple):
 
 
 class NeuronDraws(dict[str, torch.Tensor]):
-    """What a `NeuronGuide` returns: its draws by site name, with the effects seen at each neuron's site.
+    """What a `NeuronGuide` returns: its draws by site name, with the effects seen at each neuron's
+    site.
 
     Args:
         draws: Values by site name.
@@ -61,10 +63,12 @@ class NeuronDraws(dict[str, torch.Tensor]):
 
 
 class NeuronPlate(pyro.plate):  # type: ignore[misc]
-    """The plate of a layer's units, at dim -1; it refuses a model that is replayed against other effects.
+    """The plate of a layer's units, at dim -1; it refuses a model that is replayed against other
+    effects.
 
-    A stock loss runs the guide, then replays the model against the guide's trace. An effect that reached only one of
-    the two, say a KL weight on the model alone, would silently give a wrong bound: here it raises.
+    A stock loss runs the guide, then replays the model against the guide's trace. An effect that
+    reached only one of the two, say a KL weight on the model alone, would silently give a wrong
+    bound: here it raises.
 
     Args:
         name: Name of the plate.

@@ -20,7 +20,8 @@ LocMode = Literal["linear", "identity"]
 class NormalPosterior(nn.Module):
     r"""The posterior `q(z_i | h) = Normal(mu_i(h), sigma_i(h)^2)` of every unit.
 
-    The location is linear, `mu = W h + b`, or the input itself. The scale is `min_scale + softplus(raw)` with
+    The location is linear, `mu = W h + b`, or the input itself. The scale is
+    `min_scale + softplus(raw)` with
 
     | `scale` | `raw` | parameters |
     | --- | --- | --- |
@@ -31,14 +32,16 @@ class NormalPosterior(nn.Module):
 
     Args:
         scale: What the scale depends on.
-        rank: Rank r of the ``"low_rank"`` scale; by default the largest for which the scale head has at most 5 % of
-            the parameters of the location head, and at least 1.
+        rank: Rank r of the ``"low_rank"`` scale; by default the largest for which the scale head
+            has at most 5 % of the parameters of the location head, and at least 1.
         initial_scale: Scale of every unit at the start, positive.
         min_scale: Floor under the scale.
-        loc: ``"linear"`` for `W h + b`, or ``"identity"`` for `h` itself (then ``in_features == num_units``).
+        loc: ``"linear"`` for `W h + b`, or ``"identity"`` for `h` itself (then ``in_features ==
+            num_units``).
 
     Raises:
-        InputError: For an unknown mode, a scale at or below its floor, or an identity between unequal sizes.
+        InputError: For an unknown mode, a scale at or below its floor, or an identity between
+            unequal sizes.
 
     Example:
         >>> from pyro_vdn.nn import VariationalNeurons
@@ -112,7 +115,8 @@ class NormalPosterior(nn.Module):
         """Return the posterior given `h` of shape `(..., in_features)`.
 
         Returns:
-            A normal of batch shape `(..., num_units)` and, above one latent dimension, event shape `(latent_dim,)`.
+            A normal of batch shape `(..., num_units)` and, above one latent dimension, event shape
+            `(latent_dim,)`.
         """
         shape = h.shape[:-1] + self.latent_shape
         loc = self.loc(h).reshape(shape)

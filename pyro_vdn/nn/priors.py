@@ -1,8 +1,9 @@
 """Priors of neurons: each a module with one method that returns a distribution.
 
-The contract: `forward(h)` takes the layer's input `h` of shape ``(..., in_features)`` and returns a distribution that
-expands to batch shape ``(..., num_units)`` and, for ``latent_dim > 1``, event shape ``(latent_dim,)``. A prior written
-by a user needs nothing else; ``bind`` is for parts that make their parameters once they know the layer.
+The contract: `forward(h)` takes the layer's input `h` of shape ``(..., in_features)`` and returns a
+distribution that expands to batch shape ``(..., num_units)`` and, for ``latent_dim > 1``, event
+shape ``(latent_dim,)``. A prior written by a user needs nothing else; ``bind`` is for parts that
+make their parameters once they know the layer.
 """
 
 from __future__ import annotations
@@ -67,10 +68,12 @@ class LearnedNormal(nn.Module):
 
 
 class ConditionalNormal(nn.Module):
-    r"""A ladder's prior, conditional on the layer below: `p(z_i | h) = Normal(a_i h + c_i, s_i(h)^2)`.
+    r"""A ladder's prior, conditional on the layer below:
+    `p(z_i | h) = Normal(a_i h + c_i, s_i(h)^2)`.
 
-    Location and log-like scale are linear in the layer's input `h`, so that with `h` made of the sample below the prior
-    is the top-down part of a ladder VAE (Sonderby et al., NeurIPS 2016). It starts as `Normal(0, initial_scale^2)`.
+    Location and log-like scale are linear in the layer's input `h`, so that with `h` made of the
+    sample below the prior is the top-down part of a ladder VAE (Sonderby et al., NeurIPS 2016). It
+    starts as `Normal(0, initial_scale^2)`.
 
     Args:
         initial_scale: Scale at the start, positive.

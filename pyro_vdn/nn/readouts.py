@@ -45,10 +45,11 @@ class IntegrableLikelihood(Protocol):
 
 
 class LinearReadout(nn.Module):
-    r"""The readout `W act(z) + b`, which also knows its mean and covariance when the units are normal.
+    r"""The readout `W act(z) + b`, which also knows its mean and covariance when the units are
+    normal.
 
-    For `z_i ~ Normal(mu_i, sigma_i^2)` independent, with `m_i` and `v_i` the exact mean and variance of `act(z_i)`:
-    mean `W m + b`, covariance `W diag(v) W^T`.
+    For `z_i ~ Normal(mu_i, sigma_i^2)` independent, with `m_i` and `v_i` the exact mean and
+    variance of `act(z_i)`: mean `W m + b`, covariance `W diag(v) W^T`.
 
     Args:
         in_features: Number of units read.
@@ -102,13 +103,15 @@ class LinearReadout(nn.Module):
         *,
         units: Units | None = None,
     ) -> dict[str, Callable[[Moments], Integrated]]:
-        """Return an `infer` dictionary that offers a likelihood site with the last neurons integrated out.
+        """Return an `infer` dictionary that offers a likelihood site with the last neurons
+        integrated out.
 
         Sampling programs ignore the offer; the closed form of `PACmELBO` and `predict` take it.
 
         Args:
             likelihood: The likelihood that the site observes.
-            features: What the likelihood's scale depends on, `(..., features)`, where it depends on anything.
+            features: What the likelihood's scale depends on, `(..., features)`, where it depends on
+                anything.
             units: The units of the observations, where the readout is restored to them.
 
         Returns:

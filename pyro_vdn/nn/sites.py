@@ -1,8 +1,8 @@
 """The names of sites, plates and offers: every such string of the library lives here.
 
-A neuron layer at attribute path ``a.b`` samples the site ``a.b.z`` in the plate ``a.b.units`` and, with local
-reconstruction, observes ``a.b.local``. Sites carry *offers* in their ``infer`` dictionary; a program that does not
-know an offer ignores it, so the model stays plain Pyro.
+A neuron layer at attribute path ``a.b`` samples the site ``a.b.z`` in the plate ``a.b.units`` and,
+with local reconstruction, observes ``a.b.local``. Sites carry *offers* in their ``infer``
+dictionary; a program that does not know an offer ignores it, so the model stays plain Pyro.
 """
 
 from __future__ import annotations
@@ -63,10 +63,13 @@ def is_neuron(msg: Message) -> bool:
 def attribute_path(layer: nn.Module) -> str:
     """Return the attribute path of `layer` below the outermost module that is running it.
 
-    Pyro names a parameter by its path below the outermost `PyroModule`, but hands names down through `PyroModule` s
-    only: inside `nn.Sequential`, `nn.ModuleList` or a plain module it loses track, and two layers would collide. The
-    modules being called are on the Python stack, so the path is read off there: below the outermost `PyroModule`
-    that contains the layer or, where there is none, below the outermost module that is not merely a wrapper.
+    Pyro names a parameter by its path below the outermost `PyroModule`, but hands names down
+    through `PyroModule` s
+    only: inside `nn.Sequential`, `nn.ModuleList` or a plain module it loses track, and two layers
+        would collide. The
+    modules being called are on the Python stack, so the path is read off there: below the outermost
+    `PyroModule` that contains the layer or, where there is none, below the outermost module that is
+    not merely a wrapper.
 
     Args:
         layer: The layer whose ``forward`` is running.

@@ -69,10 +69,12 @@ class Held(MaskedDistribution):  # type: ignore[misc]
 
 
 class ClampMessenger(NeuronMessenger):
-    """Hold chosen units at values, at their posterior mean, or at draws from their prior; see `clamp`.
+    """Hold chosen units at values, at their posterior mean, or at draws from their prior; see
+    `clamp`.
 
     Args:
-        units: By layer path, what to hold: a mapping from unit index to a hold, or one hold for all units.
+        units: By layer path, what to hold: a mapping from unit index to a hold, or one hold for all
+            units.
 
     Example:
         >>> ClampMessenger({"neurons": {3: 0.0}}).units["neurons"]
@@ -101,14 +103,17 @@ class ClampMessenger(NeuronMessenger):
 
 
 def clamp(model: Callable[..., Any] | None = None, units: Mapping[str, Holds] | None = None) -> Any:
-    """Intervene on chosen units: hold them at values, at their posterior mean, or at draws from their prior.
+    """Intervene on chosen units: hold them at values, at their posterior mean, or at draws from
+    their prior.
 
     Held units pay no KL; the others are untouched.
 
     Args:
-        model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with`` statement.
-        units: By layer path, a mapping from unit index to a hold, or one hold for all units of the layer. A hold is a
-            number, a tensor that broadcasts to `(..., num_units)`, ``"mean"`` or ``"prior"``.
+        model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``
+            statement.
+        units: By layer path, a mapping from unit index to a hold, or one hold for all units of the
+            layer. A hold is a number, a tensor that broadcasts to `(..., num_units)`, ``"mean"`` or
+            ``"prior"``.
 
     Returns:
         The wrapped program, or the effect.

@@ -12,7 +12,8 @@ from pyro_vdn.poutine.messenger import NeuronMessenger, change_distribution, wra
 
 
 class DeterministicMessenger(NeuronMessenger):
-    """Fix every neuron at the mean of its posterior and silence its log density; see `deterministic`.
+    """Fix every neuron at the mean of its posterior and silence its log density; see
+    `deterministic`.
 
     Example:
         >>> DeterministicMessenger() is not None
@@ -30,7 +31,8 @@ def deterministic(model: Callable[..., Any] | None = None) -> Any:
     """Turn a model into its deterministic twin: `z_i = mu_i(h)`, no KL, the same parameters.
 
     Args:
-        model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with`` statement.
+        model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``
+            statement.
 
     Returns:
         The wrapped program, or the effect.

@@ -91,10 +91,12 @@ class DropoutMessenger(NeuronMessenger):
 
 
 def dropout(model: Callable[..., Any] | None = None, p: float = 0.1) -> Any:
-    r"""Turn a model into its MC-dropout twin: `z_i = mu_i(h) m_i / (1 - p)`, `m_i ~ Bernoulli(1 - p)`, no KL.
+    r"""Turn a model into its MC-dropout twin: `z_i = mu_i(h) m_i / (1 - p)`,
+    `m_i ~ Bernoulli(1 - p)`, no KL.
 
     Args:
-        model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with`` statement.
+        model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``
+            statement.
         p: Probability of dropping a unit, in [0, 1).
 
     Returns:

@@ -16,10 +16,12 @@ Weight = float | Tensor
 
 
 class KLWeightMessenger(NeuronMessenger):
-    """Multiply the log densities of neurons, prior and posterior alike, by a weight; see `kl_weight`.
+    """Multiply the log densities of neurons, prior and posterior alike, by a weight; see
+    `kl_weight`.
 
     Args:
-        weight: A number, a tensor that broadcasts to `(..., num_units)`, or a mapping of these by layer path.
+        weight: A number, a tensor that broadcasts to `(..., num_units)`, or a mapping of these by
+            layer path.
 
     Example:
         >>> KLWeightMessenger(0.5).weight
@@ -45,9 +47,10 @@ def kl_weight(
     r"""Weight the local KL: the objective becomes `E[log p(y | z)] - sum_i beta_i KL_i`.
 
     Args:
-        model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with`` statement.
-        weight: `beta`, at least 0: a number, a tensor of shape `(num_units,)` for a weight per unit, or a mapping from
-            layer path to either (layers that are not named keep theirs).
+        model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``
+            statement.
+        weight: `beta`, at least 0: a number, a tensor of shape `(num_units,)` for a weight per
+            unit, or a mapping from layer path to either (layers that are not named keep theirs).
 
     Returns:
         The wrapped program, or the effect.

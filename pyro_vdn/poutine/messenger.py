@@ -44,9 +44,11 @@ class NeuronMessenger(Messenger):  # type: ignore[misc]
 def change_distribution(
     msg: Message, change: Callable[[dist.Distribution], dist.Distribution]
 ) -> None:
-    """Apply `change` to the prior and to the posterior of a neuron's site, whichever is being drawn from.
+    """Apply `change` to the prior and to the posterior of a neuron's site, whichever is being drawn
+    from.
 
-    Doing it on both sides is what keeps an effect's meaning in every program: guide, model, single pass.
+    Doing it on both sides is what keeps an effect's meaning in every program: guide, model, single
+    pass.
     """
     infer: dict[str, Any] = msg["infer"]
     offer = infer[POSTERIOR]

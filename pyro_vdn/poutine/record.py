@@ -18,7 +18,8 @@ _RECORDED = "vdn_recorded"
 class StreamingMoments:
     r"""Mean and variance of a per-unit quantity over all rows seen so far, merged batch by batch.
 
-    Uses the pairwise update of Chan, Golub, LeVeque (1983): no row is kept, and no large sum of squares is subtracted.
+    Uses the pairwise update of Chan, Golub, LeVeque (1983): no row is kept, and no large sum of
+    squares is subtracted.
 
     Example:
         >>> moments = StreamingMoments()
@@ -68,8 +69,9 @@ class StreamingMoments:
 class LayerRecord:
     """What one layer's neurons did: the last batch in full, and streaming moments over all batches.
 
-    The last batch is in `last_loc`, `last_scale` of shape `(..., num_units[, latent_dim])` and `last_kl` of shape
-    `(..., num_units)`; latent dimensions are averaged in the moments of location and scale. All are detached.
+    The last batch is in `last_loc`, `last_scale` of shape `(..., num_units[, latent_dim])` and
+    `last_kl` of shape `(..., num_units)`; latent dimensions are averaged in the moments of location
+    and scale. All are detached.
 
     Example:
         >>> LayerRecord().kl.count
@@ -132,7 +134,8 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):  # type: ignore[mis
     __hash__ = object.__hash__
 
     def _pyro_post_sample(self, msg: Message) -> None:
-        # A two-pass loss replays the model with the guide's infer dictionary: the mark keeps it from counting twice.
+        # A two-pass loss replays the model with the guide's infer dictionary: the mark keeps it
+        # from counting twice.
         if not is_neuron(msg) or msg["is_observed"] or _RECORDED in msg["infer"]:
             return
         msg["infer"][_RECORDED] = True
@@ -149,12 +152,13 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):  # type: ignore[mis
 def record(model: Callable[..., Any] | None = None) -> Any:
     """Record every unit's posterior location and scale and its unweighted KL while a program runs.
 
-    As a context, ``with record() as seen:`` gives a mapping from layer path to `LayerRecord`; batches that run inside
-    are merged. It sees guide programs, single-pass losses and plain prior runs (there it evaluates the offered
-    posterior); under a two-pass loss each step counts once.
+    As a context, ``with record() as seen:`` gives a mapping from layer path to `LayerRecord`;
+    batches that run inside are merged. It sees guide programs, single-pass losses and plain prior
+    runs (there it evaluates the offered posterior); under a two-pass loss each step counts once.
 
     Args:
-        model: A Pyro program; with one, a pair of the wrapped program and the record is returned instead.
+        model: A Pyro program; with one, a pair of the wrapped program and the record is returned
+            instead.
 
     Returns:
         The effect, or ``(wrapped program, record)``.

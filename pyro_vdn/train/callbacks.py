@@ -1,0 +1,118 @@
+"""Lightning callbacks: keep the best and the last checkpoint, and show progress."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+
+from pyro_vdn.train.task import MONITOR
+
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+
+
+class KeepCheckpoints(lightning.Callback):
+    """Write ``last.safetensors`` at every evaluation, and ``best.safetensors`` at the best one.
+
+    Args:
+        folder: Where to write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best_step: int | None = None
+        self.best_value = math.inf
+        self.history: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Note the scores of an evaluation."""
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.history.append({"step": trainer.global_step, **scores})
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the last checkpoint and, where this evaluation was the best, the best one."""
+        value = self.history[-1][MONITOR] if self.history else math.nan
+        is_best = value < self.best_value
+        if is_best:
+            self.best_value, self.best_step = value, trainer.global_step
+        trainer.save_checkpoint(self.folder / LAST)
+        if is_best:
+            trainer.save_checkpoint(self.folder / BEST)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs."""
+        return {
+            "best_step": self.best_step,
+            "best_value": self.best_value,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.best_step = state_dict["best_step"]
+        self.best_value = state_dict["best_value"]
+        self.history = state_dict["history"]
+
+
+class ConsoleProgress(lightning.Callback):
+    """A progress bar on standard error: steps, loss, validation NLL, time left.
+
+    It is silent where standard error is not a terminal, and in all processes but the first.
+
+    Args:
+        label: What is being trained.
+    """
+
+    def __init__(self, label: str = "training") -> None:
+        self.label = label
+        self.bar: Any = None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as TimeLeft
+
+        console = Console(stderr=True)
+        if not console.is_terminal or not trainer.is_global_zero:
+            return
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  validation NLL {task.fields[nll]}"),
+            TimeLeft(),
+            TextColumn("left"),
+            console=console,
+        )
+        self.bar.start()
+        self.row = self.bar.add_task(
+            self.label, total=trainer.max_steps, completed=trainer.global_step, loss="-", nll="-"
+        )
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *rest: Any) -> None:
+        """Advance the bar."""
+        if self.bar is not None:
+            loss = f"{float(outputs['loss']):.3f}"
+            self.bar.update(self.row, completed=trainer.global_step, loss=loss)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Show the latest validation NLL."""
+        if self.bar is not None:
+            self.bar.update(self.row, nll=f"{float(trainer.callback_metrics[MONITOR]):.4f}")
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

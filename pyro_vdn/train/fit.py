@@ -1,0 +1,352 @@
+"""Training a Pyro model with neurons on Lightning."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.poutine
+import torch
+from pyro.infer import ELBO
+
+from pyro_vdn.errors import InputError, RunFolderError
+from pyro_vdn.guides import NeuronGuide
+from pyro_vdn.infer import LocalELBO, PACmELBO
+from pyro_vdn.infer.own_store import give_own_store
+from pyro_vdn.nn.sites import MARGINAL
+from pyro_vdn.train.batches import Data, Pair, StepBatches, as_pair
+from pyro_vdn.train.checkpoint import load_checkpoint
+from pyro_vdn.train.lightning import import_lightning
+from pyro_vdn.train.options import FitOptions
+
+Program = Callable[..., Any]
+_VALIDATION_ROWS = 1024
+_DEFAULTS = FitOptions()
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` did. The model holds the weights of the best evaluation.
+
+    Args:
+        model: The model that was trained.
+        guide: Its guide.
+        steps: Steps taken, those before a resumption included.
+        best_step: Step of the best evaluation; None where training was interrupted before the first.
+        validation_nll: Its mean negative log predictive density per output; None as above.
+        history: The scores of every evaluation: ``step``, ``train_loss``, ``validation_nll``,
+            ``validation_joint_nll`` (per output), ``validation_elbo_per_row``.
+        interrupted: Whether Ctrl-C ended training.
+        stopped_early: Whether patience ran out.
+        seconds: Wall time of this call.
+        checkpoint: File of the best checkpoint, where a folder was given.
+
+    Example:
+        >>> FitResult(None, None, 10, 5, 0.3, [], False, False, 1.0, None).best_step
+        5
+    """
+
+    model: Program
+    guide: Program
+    steps: int
+    best_step: int | None
+    validation_nll: float | None
+    history: list[dict[str, float]] = field(repr=False)
+    interrupted: bool
+    stopped_early: bool
+    seconds: float
+    checkpoint: Path | None
+
+
+def fit(
+    model: Program,
+    train: Data,
+    validation: Data,
+    *,
+    guide: Program | None = None,
+    loss: ELBO | None = None,
+    options: FitOptions = _DEFAULTS,
+    folder: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: bool | str = True,
+    callbacks: Sequence[Any] = (),
+) -> FitResult:
+    """Train a Pyro model, choosing the best checkpoint by the validation NLL.
+
+    The loss is divided by the number of target elements in a batch. The validation NLL is the mean
+    negative log of the *averaged* predictive density of each output, in closed form where the model
+    offers it. Batches and noise depend on ``options.seed`` alone, so a run can be repeated, and
+    ``resume`` continues it bit for bit. The global random state is set.
+
+    Args:
+        model: A Pyro program called as ``model(x, y)``, bare or wrapped in effects.
+        train: Inputs `(rows, ...)` and targets `(rows, outputs)`, or data with ``tensors()``.
+        validation: The same, to choose by.
+        guide: Its guide; by default `NeuronGuide(model)`.
+        loss: An ELBO of Pyro or of this library; by default `PACmELBO(closed_form=True)` where the
+            model offers a marginal, else `LocalELBO()`.
+        options: The numbers of the run.
+        folder: Where to keep ``best.safetensors``, ``last.safetensors`` and logs; must be empty or
+            new unless the run is resumed. By default nothing is kept on disk.
+        resume: A ``last.safetensors`` to continue from, or the folder that holds it.
+        progress: Whether to show a progress bar on a terminal, or its label.
+        callbacks: Further Lightning callbacks.
+
+    Returns:
+        What happened; `model` and `guide` hold the best weights. After Ctrl-C the result says so.
+
+    Raises:
+        InputError: For data of the wrong form, not finite, or another seed than the resumed run's.
+        RunFolderError: For a folder that is not empty, or a checkpoint that is missing, damaged or
+            of another model.
+        DivergedError: For a loss that is not finite; the model then holds the best weights so far.
+        MissingPackageError: If Lightning is not installed.
+
+    Example:
+        >>> from pyro_vdn.models import Regression
+        >>> _ = pyro.set_rng_seed(0)
+        >>> x = torch.randn(64, 3)
+        >>> y = x[:, :1] + 0.1 * torch.randn(64, 1)
+        >>> result = fit(Regression(3), (x[:48], y[:48]), (x[48:], y[48:]),
+        ...     options=FitOptions(max_steps=20, batch_size=16, evaluate_every=10, accelerator="cpu"))
+        >>> result.steps, len(result.history)
+        (20, 2)
+    """
+    import_lightning()
+    data, held_out = as_pair("train", train), as_pair("validation", validation)
+    start = _resume_point(resume)
+    check_folder(folder, resuming=start is not None)
+    _check_resumed(start, options)
+    guide = NeuronGuide(model) if guide is None else guide
+    give_own_store(model, guide)
+    few: Pair = (data[0][: options.batch_size], data[1][: options.batch_size])
+    loss = default_loss(model, few) if loss is None else loss
+    keep = tempfile.TemporaryDirectory() if folder is None else nullcontext(folder)
+    with keep as place, _quiet():
+        run = _Run(model, guide, loss, options, Path(place), data, held_out, callbacks, progress)
+        result = run(start)
+    return result if folder is not None else replace(result, checkpoint=None)
+
+
+class _Run:
+    """One call of `fit` whose arguments are sound."""
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        loss: ELBO,
+        options: FitOptions,
+        folder: Path,
+        train: Pair,
+        validation: Pair,
+        callbacks: Sequence[Any],
+        progress: bool | str,
+    ) -> None:
+        import lightning.pytorch as lightning
+
+        from pyro_vdn.train.callbacks import ConsoleProgress, KeepCheckpoints
+        from pyro_vdn.train.task import MONITOR, RowBatches, TrainingTask
+
+        few = (train[0][: options.batch_size], train[1][: options.batch_size])
+        self.task = TrainingTask(model, guide, loss, options, few)
+        self.options = options
+        self.keep = KeepCheckpoints(folder)
+        self.callbacks: list[Any] = [self.keep, *callbacks]
+        self.stopper = None
+        if options.patience is not None:
+            self.stopper = lightning.callbacks.EarlyStopping(MONITOR, patience=options.patience)
+            self.callbacks.append(self.stopper)
+        if progress:
+            label = progress if isinstance(progress, str) else "training"
+            self.callbacks.append(ConsoleProgress(label))
+        self.make_trainer = lambda step: _make_trainer(options, folder, self.callbacks, step)
+        self.train, self.validation = train, validation
+        self.row_batches = RowBatches
+
+    def __call__(self, start: Path | None) -> FitResult:
+        began = time.perf_counter()
+        step = 0 if start is None else int(load_checkpoint(start)["global_step"])
+        trainer = self.make_trainer(step)
+        interrupted = False
+        with _interrupts_kept():
+            try:
+                trainer.fit(self.task, *self._loaders(trainer), ckpt_path=start)
+            except (KeyboardInterrupt, SystemExit) as stop:
+                # Lightning turns a KeyboardInterrupt into an exit of the whole process.
+                if not isinstance(stop, KeyboardInterrupt) and not isinstance(
+                    stop.__context__, KeyboardInterrupt
+                ):
+                    raise
+                interrupted = True
+            finally:
+                self._take_best()
+        best = self.keep.folder / "best.safetensors"
+        stopped_early = self.stopper is not None and self.stopper.stopped_epoch > 0
+        return FitResult(
+            *self.task.programs,
+            steps=int(trainer.global_step),
+            best_step=self.keep.best_step,
+            validation_nll=None if self.keep.best_step is None else self.keep.best_value,
+            history=self.keep.history,
+            interrupted=interrupted,
+            stopped_early=stopped_early,
+            seconds=time.perf_counter() - began,
+            checkpoint=best,
+        )
+
+    def _loaders(self, trainer: Any) -> tuple[Any, Any]:
+        options = self.options
+
+        def stretch() -> range:
+            first = int(trainer.global_step)
+            return range(first, min(first + options.evaluate_every, options.max_steps))
+
+        place = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        batches = StepBatches(
+            self.train, options.batch_size, seed=options.seed, steps=stretch, **place
+        )
+        return batches, self.row_batches(self.validation, _VALIDATION_ROWS, **place)
+
+    def _take_best(self) -> None:
+        """Give the model the best weights; where there was no evaluation, keep those it has."""
+        best = self.keep.folder / "best.safetensors"
+        if self.keep.best_step is not None:
+            self.task.load_state_dict(load_checkpoint(best)["state_dict"])
+
+
+def default_loss(model: Program, batch: Pair) -> ELBO:
+    """Return the closed-form predictive loss where a model offers a marginal, else `LocalELBO`.
+
+    Args:
+        model: The Pyro program.
+        batch: Inputs and targets of a few rows.
+
+    Returns:
+        The loss.
+
+    Example:
+        >>> from pyro_vdn.models import Regression
+        >>> default_loss(Regression(3), (torch.zeros(2, 3), torch.zeros(2, 1))).closed_form
+        True
+    """
+    with torch.random.fork_rng(), torch.no_grad(), pyro.poutine.block():
+        trace = pyro.poutine.trace(model).get_trace(*batch)
+    sites = [trace.nodes[name] for name in trace.observation_nodes]
+    offered = any(MARGINAL in site["infer"] for site in sites)
+    return PACmELBO(closed_form=True) if offered else LocalELBO()
+
+
+def check_folder(folder: str | Path | None, *, resuming: bool = False) -> None:
+    """Refuse a folder that holds anything, before anything is trained.
+
+    Args:
+        folder: The folder of a new run.
+        resuming: Whether the run is to be continued, so that the folder may hold it.
+
+    Raises:
+        RunFolderError: If the folder is a file, or is not empty and not to be resumed.
+
+    Example:
+        >>> check_folder("no/such/folder")
+    """
+    if folder is None:
+        return
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"{path}: expected a folder, got a file. Try: another path.")
+    if path.is_dir() and any(path.iterdir()) and not resuming:
+        raise RunFolderError(
+            f"{path}: expected an empty or new folder, got one that holds "
+            f"{sorted(item.name for item in path.iterdir())[0]!r}; nothing was changed. "
+            "Try: another folder (--out on the command line), or resume the run it holds."
+        )
+
+
+def _resume_point(resume: str | Path | None) -> Path | None:
+    if resume is None:
+        return None
+    path = Path(resume)
+    return path / "last.safetensors" if path.is_dir() else path
+
+
+def _check_resumed(start: Path | None, options: FitOptions) -> None:
+    if start is None:
+        return
+    state = load_checkpoint(start)
+    if "options" not in state or "state_dict" not in state:
+        raise RunFolderError(f"{start}: no checkpoint of fit. Try: a file last.safetensors.")
+    for name, before in state["options"].items():
+        now = getattr(options, name)
+        if now != before:
+            raise InputError(
+                f"options.{name}",
+                expected=f"{before}, as in the run that is resumed",
+                got=str(now),
+                hint=f"{name}={before}, or a new run",
+            )
+
+
+def _make_trainer(options: FitOptions, folder: Path, callbacks: list[Any], step: int) -> Any:
+    import lightning.pytorch as lightning
+
+    from pyro_vdn.train.checkpoint_io import SafetensorsIO
+    from pyro_vdn.train.lightning import make_loggers
+
+    return lightning.Trainer(
+        max_steps=options.max_steps,
+        max_epochs=-1,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        strategy="auto" if options.devices == 1 else "ddp",
+        precision=options.precision,
+        gradient_clip_val=options.clip,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(50, options.evaluate_every),
+        callbacks=callbacks,
+        logger=make_loggers(folder, step),
+        plugins=[SafetensorsIO()],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,  # tensors made in it could not take part in training later
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what Lightning says about choices that were made on purpose."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Give Ctrl-C its meaning back, which Lightning takes away when it is pressed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

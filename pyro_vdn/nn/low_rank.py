@@ -48,7 +48,7 @@ class LowRankStudentT(TorchDistribution):  # type: ignore[misc]
         self.df = df
         self.loc = loc.expand(shape)
         self.factor = factor
-        self.scale = scale
+        self.scale = scale.expand(*scale.shape[:-1], shape[-1])  # one scale stands for every output
         super().__init__(shape[:-1], shape[-1:], validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> LowRankStudentT:

@@ -98,7 +98,7 @@ class _Draws(pyro.poutine.messenger.Messenger):  # type: ignore[misc]
         self.effects: dict[str, SiteEffects] = {}
 
     def _pyro_post_sample(self, msg: Message) -> None:
-        if msg["is_observed"]:
+        if msg["is_observed"] or site_is_subsample(msg):
             return
         self.values[msg["name"]] = msg["value"]
         if is_neuron(msg):

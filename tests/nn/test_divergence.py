@@ -132,8 +132,6 @@ def test_layer_pays_this_kl(make_prior: Callable[[], nn.Module], latent_dim: int
     with record() as seen, PosteriorMessenger():
         layer(h)
     expected = kl_by_hand(layer.posterior(h), layer.prior(h))
-    if (
-        expected.dim() == 3
-    ):  # a scalar prior has no event dimension: (rows, units, k) -> (rows, units)
+    if expected.dim() == 3:  # (rows, units, k) -> (rows, units)
         expected = expected.sum(-1)
     torch.testing.assert_close(seen[""].last_kl, expected.detach().expand(4, 3))

@@ -323,7 +323,7 @@ def test_context_equals_wrapper(effect: Any) -> None:
 
 @pytest.mark.parametrize("effect", [kl_weight, deterministic, dropout])
 def test_effects_refuse_what_is_no_program(effect: Any) -> None:
-    with pytest.raises(InputError, match="model: expected a callable Pyro program, got 0.3"):
+    with pytest.raises(InputError, match=r"model: expected a callable Pyro program, got 0.3"):
         effect(0.3)
 
 

@@ -110,7 +110,7 @@ def _cannot_store(place: str, value: object) -> InputError:
 def random_state() -> dict[str, Tensor]:
     """Return the state of torch's random generators, of the CPU and of the current GPU."""
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 

@@ -14,20 +14,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyro
-import pyro.poutine
-import torch
 from pyro.infer import ELBO
 
-from pyro_vdn.errors import InputError, RunFolderError
 from pyro_vdn.guides import NeuronGuide
-from pyro_vdn.infer import LocalELBO, PACmELBO
 from pyro_vdn.infer.own_store import give_own_store
-from pyro_vdn.nn.sites import MARGINAL
 from pyro_vdn.train.batches import Data, Pair, StepBatches, as_pair
 from pyro_vdn.train.checkpoint import load_checkpoint
+from pyro_vdn.train.default_loss import default_loss
 from pyro_vdn.train.lightning import import_lightning
 from pyro_vdn.train.options import FitOptions
+from pyro_vdn.train.resume import check_folder, check_resumed, resume_point
 
 Program = Callable[..., Any]
 _VALIDATION_ROWS = 1024
@@ -42,7 +38,7 @@ class FitResult:
         model: The model that was trained.
         guide: Its guide.
         steps: Steps taken, those before a resumption included.
-        best_step: Step of the best evaluation; None where training was interrupted before the first.
+        best_step: Step of the best evaluation; None where training ended before the first.
         validation_nll: Its mean negative log predictive density per output; None as above.
         history: The scores of every evaluation: ``step``, ``train_loss``, ``validation_nll``,
             ``validation_joint_nll`` (per output), ``validation_elbo_per_row``.
@@ -113,20 +109,21 @@ def fit(
         MissingPackageError: If Lightning is not installed.
 
     Example:
+        >>> import torch
         >>> from pyro_vdn.models import Regression
-        >>> _ = pyro.set_rng_seed(0)
+        >>> _ = torch.manual_seed(0)
         >>> x = torch.randn(64, 3)
         >>> y = x[:, :1] + 0.1 * torch.randn(64, 1)
-        >>> result = fit(Regression(3), (x[:48], y[:48]), (x[48:], y[48:]),
-        ...     options=FitOptions(max_steps=20, batch_size=16, evaluate_every=10, accelerator="cpu"))
+        >>> options = FitOptions(max_steps=20, batch_size=16, evaluate_every=10, accelerator="cpu")
+        >>> result = fit(Regression(3), (x[:48], y[:48]), (x[48:], y[48:]), options=options)
         >>> result.steps, len(result.history)
         (20, 2)
     """
     import_lightning()
     data, held_out = as_pair("train", train), as_pair("validation", validation)
-    start = _resume_point(resume)
+    start = resume_point(resume)
     check_folder(folder, resuming=start is not None)
-    _check_resumed(start, options)
+    check_resumed(start, options)
     guide = NeuronGuide(model) if guide is None else guide
     give_own_store(model, guide)
     few: Pair = (data[0][: options.batch_size], data[1][: options.batch_size])
@@ -223,78 +220,6 @@ class _Run:
         best = self.keep.folder / "best.safetensors"
         if self.keep.best_step is not None:
             self.task.load_state_dict(load_checkpoint(best)["state_dict"])
-
-
-def default_loss(model: Program, batch: Pair) -> ELBO:
-    """Return the closed-form predictive loss where a model offers a marginal, else `LocalELBO`.
-
-    Args:
-        model: The Pyro program.
-        batch: Inputs and targets of a few rows.
-
-    Returns:
-        The loss.
-
-    Example:
-        >>> from pyro_vdn.models import Regression
-        >>> default_loss(Regression(3), (torch.zeros(2, 3), torch.zeros(2, 1))).closed_form
-        True
-    """
-    with torch.random.fork_rng(), torch.no_grad(), pyro.poutine.block():
-        trace = pyro.poutine.trace(model).get_trace(*batch)
-    sites = [trace.nodes[name] for name in trace.observation_nodes]
-    offered = any(MARGINAL in site["infer"] for site in sites)
-    return PACmELBO(closed_form=True) if offered else LocalELBO()
-
-
-def check_folder(folder: str | Path | None, *, resuming: bool = False) -> None:
-    """Refuse a folder that holds anything, before anything is trained.
-
-    Args:
-        folder: The folder of a new run.
-        resuming: Whether the run is to be continued, so that the folder may hold it.
-
-    Raises:
-        RunFolderError: If the folder is a file, or is not empty and not to be resumed.
-
-    Example:
-        >>> check_folder("no/such/folder")
-    """
-    if folder is None:
-        return
-    path = Path(folder)
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(f"{path}: expected a folder, got a file. Try: another path.")
-    if path.is_dir() and any(path.iterdir()) and not resuming:
-        raise RunFolderError(
-            f"{path}: expected an empty or new folder, got one that holds "
-            f"{sorted(item.name for item in path.iterdir())[0]!r}; nothing was changed. "
-            "Try: another folder (--out on the command line), or resume the run it holds."
-        )
-
-
-def _resume_point(resume: str | Path | None) -> Path | None:
-    if resume is None:
-        return None
-    path = Path(resume)
-    return path / "last.safetensors" if path.is_dir() else path
-
-
-def _check_resumed(start: Path | None, options: FitOptions) -> None:
-    if start is None:
-        return
-    state = load_checkpoint(start)
-    if "options" not in state or "state_dict" not in state:
-        raise RunFolderError(f"{start}: no checkpoint of fit. Try: a file last.safetensors.")
-    for name, before in state["options"].items():
-        now = getattr(options, name)
-        if now != before:
-            raise InputError(
-                f"options.{name}",
-                expected=f"{before}, as in the run that is resumed",
-                got=str(now),
-                hint=f"{name}={before}, or a new run",
-            )
 
 
 def _make_trainer(options: FitOptions, folder: Path, callbacks: list[Any], step: int) -> Any:

@@ -33,7 +33,7 @@ def import_lightning() -> ModuleType:
     except ImportError as error:
         raise MissingPackageError(
             f"fit needs Lightning and safetensors ({error}). "
-            'Try: pip install "pyro-vdn[train]"; or a loop over pyro_vdn.infer.SVI, which needs neither.'
+            'Try: pip install "pyro-vdn[train]"; or a loop over pyro_vdn.infer.SVI.'
         ) from error
 
 

@@ -39,8 +39,8 @@ class FitOptions:
 
     Example:
         >>> options = FitOptions(max_steps=1000, warmup_steps=100)
-        >>> options.rate(49), round(options.rate(500), 6), options.rate(1000)
-        (0.0009940843456310763, 0.001, 0.0)
+        >>> [round(options.rate(step), 6) for step in (0, 49, 500, 1000)]
+        [2e-05, 0.000994, 0.001, 0.0]
     """
 
     max_steps: int = 3000

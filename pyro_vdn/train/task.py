@@ -69,7 +69,7 @@ class TrainingTask(lightning.LightningModule):
         """Move parameters and, in the modules that are not registered, buffers."""
         super()._apply(fn, recurse)
         for module in self._modules_held().values():
-            module._apply(fn, recurse)
+            module._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -137,8 +137,9 @@ class TrainingTask(lightning.LightningModule):
 
     def _diverged(self, value: str) -> DivergedError:
         return DivergedError(
-            f"fit: expected a finite loss, got {value} at step {self.global_step} (counted from 0). "
-            "Try: a smaller learning_rate or clip, more warmup_steps, or a floor under every scale."
+            f"fit: expected a finite loss, got {value} at step {self.global_step}, counted from 0; "
+            "the best checkpoint before it is kept. Try: a smaller learning_rate or clip, more "
+            "warmup_steps, or a floor under every scale."
         )
 
     def on_validation_model_eval(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ class MLPEncoder(nn.Sequential):
         check_positive(in_features=in_features)
         sizes = [in_features, *hidden]
         layers: list[nn.Module] = []
-        for size, next_size in zip(sizes[:-1], sizes[1:], strict=True):
+        for size, next_size in pairwise(sizes):
             check_positive(hidden=next_size)
             layers += [nn.Linear(size, next_size), nn.ReLU()]
         super().__init__(*layers)
@@ -83,8 +84,9 @@ def normalise_window(x: Tensor, *, min_spread: float = 1e-2) -> Window:
 
 
 class TrendSeasonalEncoder(nn.Module):
-    """A linear map of a window's moving average (trend) and of what remains (seasonal), as in
-    DLinear.
+    """A linear map of a window's trend and of its seasonal part, as in DLinear.
+
+    The trend is the window's moving average; the seasonal part is what remains.
 
     Args:
         input_length: Length of the window.
@@ -110,7 +112,7 @@ class TrendSeasonalEncoder(nn.Module):
     def __init__(self, input_length: int, out_features: int, *, kernel_size: int = 25) -> None:
         super().__init__()
         check_positive(input_length=input_length, out_features=out_features)
-        if kernel_size % 2 == 0 or kernel_size > input_length:
+        if kernel_size % 2 == 0 or not 1 <= kernel_size <= input_length:
             raise InputError(
                 "kernel_size",
                 expected=f"an odd length of at most {input_length}",

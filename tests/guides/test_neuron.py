@@ -57,7 +57,7 @@ class Shifted(PyroModule):
         super().__init__()
         self.neurons = VariationalNeurons(4, 3)
         self.readout = nn.Linear(3, 2)
-        self.shift = PyroSample(dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        self.shift = PyroSample(dist.Normal(0.0, 1.0))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         shift = self.shift

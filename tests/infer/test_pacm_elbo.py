@@ -9,12 +9,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro_vdn.guides import NeuronGuide
+from pyro_vdn.models import Regression
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer import LocalELBO, PACmELBO
-from pyro_vdn.models import Regression
 from pyro_vdn.nn import (
     LinearReadout,
     MultivariateNormalLikelihood,
@@ -351,9 +351,7 @@ class _OnOutputsMessenger(pyro.poutine.messenger.Messenger):
             msg["scale"] = self.scale if self.scale is not None else msg["scale"]
 
 
-def on_outputs(
-    model: Any, *, mask: Tensor | None = None, scale: Tensor | None = None
-) -> Any:
+def on_outputs(model: Any, *, mask: Tensor | None = None, scale: Tensor | None = None) -> Any:
     return _OnOutputsMessenger(mask, scale)(model)
 
 

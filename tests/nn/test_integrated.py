@@ -119,8 +119,10 @@ LIKELIHOODS: dict[str, Any] = {
 NORMAL = [name for name in LIKELIHOODS if "student" not in name]
 UNITS = {
     "plain": lambda: None,
-    "in units": lambda: Units(torch.tensor([[1.0], [-2.0], [0.0]]), torch.tensor([[2.0], [0.3], [1.0]])),
-}  # fmt: skip
+    "in units": lambda: Units(
+        torch.tensor([[1.0], [-2.0], [0.0]]), torch.tensor([[2.0], [0.3], [1.0]])
+    ),
+}
 
 
 @pytest.mark.parametrize("num_units", [2, 4], ids=["rank below", "rank above"])

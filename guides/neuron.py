@@ -18,14 +18,13 @@ from pyro_vdn.poutine.posterior import PosteriorMessenger
 
 
 class NeuronGuide(nn.Module):
-    r"""A guide program: it runs the model's own code and draws each neuron from the posterior
-    offered at its site.
+    r"""A guide program that draws each neuron from the posterior offered at its site.
 
-    `q(z, theta | x) = q(theta) prod_i q(z_i | h_i)`, where `theta` are the other latent sites.
-    These are drawn by `others` where it is given and otherwise keep their prior, as a likelihood
-    site does at prediction. Observations are hidden. It is an ordinary program, so stock losses,
-    `Predictive`, importance sampling and effects wrapped around it work; effects belong on the
-    model and on the guide alike.
+    It runs the model's own code: `q(z, theta | x) = q(theta) prod_i q(z_i | h_i)`, where `theta`
+    are the other latent sites. These are drawn by `others` where it is given and otherwise keep
+    their prior, as a likelihood site does at prediction. Observations are hidden. It is an ordinary
+    program, so stock losses, `Predictive`, importance sampling and effects wrapped around it work;
+    effects belong on the model and on the guide alike.
 
     Args:
         model: The Pyro program with neurons. It is not registered as a submodule: its sites keep
@@ -58,13 +57,21 @@ class NeuronGuide(nn.Module):
         """Draw all latent sites for the model's arguments."""
         drawn = self.trace_others(*args, **kwargs)
         draws = _Draws()
-        with BlockMessenger(hide_fn=lambda msg: _hidden(msg, drawn)), draws:
-            with PosteriorMessenger(), pyro.poutine.replay(trace=drawn):
-                self.model(*args, **kwargs)
+        hide = BlockMessenger(hide_fn=lambda msg: _hidden(msg, drawn))
+        replay = pyro.poutine.replay(trace=drawn)
+        with hide, draws, PosteriorMessenger(), replay:
+            self.model(*args, **kwargs)
         return NeuronDraws({**_values(drawn), **draws.values}, effects=draws.effects)
 
     def trace_others(self, *args: Any, **kwargs: Any) -> Trace:
-        """Run the guide of the other latent sites and return its trace, empty where there is none."""
+        """Run the guide of the other latent sites and return its trace.
+
+        The trace is empty where there is no such guide.
+
+        Args:
+            *args: Positional arguments of the model.
+            **kwargs: Keyword arguments of the model.
+        """
         if self.others is None:
             return Trace()
         return pyro.poutine.trace(self.others).get_trace(*args, **kwargs)
@@ -89,7 +96,7 @@ def without_neurons(model: Callable[..., Any]) -> Callable[..., Any]:
     return hidden
 
 
-class _Draws(pyro.poutine.messenger.Messenger):  # type: ignore[misc]
+class _Draws(pyro.poutine.messenger.Messenger):
     """Collect the unobserved sites of a run, and the effects at those of neurons."""
 
     def __init__(self) -> None:

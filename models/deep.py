@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import pyro
@@ -76,7 +77,7 @@ class DeepRegression(PyroModule):
                 prior=ConditionalNormal() if prior == "conditional" and level > 0 else None,
                 posterior=NormalPosterior("unit", initial_scale=initial_scale),
             )
-            for level, (size, next_size) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+            for level, (size, next_size) in enumerate(pairwise(sizes))
         )
         self.readout = LinearReadout(sizes[-1], num_outputs, activation="relu")
         self.likelihood = StudentTLikelihood(OutputScale(num_outputs, initial_scale=0.5))

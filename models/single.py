@@ -13,12 +13,11 @@ from pyro_vdn.nn import VariationalNeurons
 
 
 class SingleNeuron(PyroModule):
-    r"""The smallest model with a neuron: `z ~ p(z)`, `y | z ~ Normal(w z + b, s^2)`, and
-    `q(z | x) = Normal(m x + c, t^2)`.
+    r"""The smallest model with a neuron: `z ~ p(z)` and `y | z ~ Normal(w z + b, s^2)`.
 
-    With the default prior everything is linear and Gaussian: given `x = y` the exact posterior and
-    the evidence are known (`pyro_vdn.testing`), so each part of the neuron can be compared with the
-    truth.
+    The posterior is `q(z | x) = Normal(m x + c, t^2)`. With the default prior everything is linear
+    and Gaussian: given `x = y` the exact posterior and the evidence are known (`pyro_vdn.testing`),
+    so each part of the neuron can be compared with the truth.
 
     Args:
         in_features: Number of inputs that the posterior reads.

@@ -17,7 +17,8 @@ class InputError(VDNError, ValueError):
         hint: What to try.
 
     Example:
-        >>> raise InputError("x", expected="finite values", got="nan at (0, 2)", hint="drop the row")
+        >>> place = "nan at (0, 2)"
+        >>> raise InputError("x", expected="finite values", got=place, hint="drop the row")
         Traceback (most recent call last):
             ...
         pyro_vdn.errors.InputError: x: expected finite values, got nan at (0, 2). Try: drop the row

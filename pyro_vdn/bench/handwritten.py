@@ -1,4 +1,4 @@
-"""The layer of the speed benchmark as a good PyTorch programmer would write it by hand, without Pyro."""
+"""The layer of the speed benchmark, written by hand in good PyTorch without Pyro."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class HandWritten(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the negative ELBO, summed over rows."""
-        mu = self.loc(torch.relu(self.encode(x)))
+        mu: Tensor = self.loc(torch.relu(self.encode(x)))
         sigma = 1e-3 + F.softplus(self.raw_scale)
         noise = 1e-3 + F.softplus(self.raw_noise)
         shape = mu.shape if self.num_particles == 1 else (self.num_particles, *mu.shape)
@@ -46,4 +46,5 @@ class HandWritten(nn.Module):
         residual = (y - self.readout(z)) / noise
         log_prob = -0.5 * residual.square() - noise.log() - 0.5 * math.log(2 * math.pi)
         kl = 0.5 * (mu.square() + sigma.square() - 1.0) - sigma.log()
-        return kl.sum() - log_prob.sum() / self.num_particles
+        loss: Tensor = kl.sum() - log_prob.sum() / self.num_particles
+        return loss

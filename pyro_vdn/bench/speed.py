@@ -10,11 +10,11 @@ import pyro
 import torch
 from pyro.infer import ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
-from pyro_vdn.guides import NeuronGuide
 from torch import Tensor, nn
 
 from pyro_vdn.bench.handwritten import HandWritten
 from pyro_vdn.bench.timing import median_seconds, peak_bytes
+from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer import LocalELBO
 from pyro_vdn.nn import NormalLikelihood, OutputScale, VariationalNeurons
 
@@ -73,8 +73,9 @@ class SpeedResult:
 def bench_speed(
     num_particles: int = 1, *, rows: int = 256, repeats: int = 200, warmup: int = 10
 ) -> SpeedResult:
-    """Time a step (loss and gradients, 336 -> 256 -> 1,024 neurons -> 96) on one thread, all in one
-    run.
+    """Time a step, loss and gradients, by hand and by losses, all in one run on one thread.
+
+    The sizes are 336 -> 256 -> 1,024 neurons -> 96.
 
     Args:
         num_particles: Number S of draws per step.

@@ -41,20 +41,23 @@ def median_seconds(
 
 
 def peak_bytes(step: Step) -> int:
-    """Return the most bytes of CPU tensors that one call holds at a time, above what was held
-    before.
+    """Return the most bytes of CPU tensors that one call holds at a time.
+
+    What was held before the call is not counted.
 
     Args:
         step: What to measure; it is called twice, once to warm up.
 
     Example:
+        >>> import torch
         >>> peak_bytes(lambda: torch.ones(1000).double().sum().item()) >= 12000
         True
     """
     step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
         step()
-    assert prof.profiler is not None and prof.profiler.kineto_results is not None
+    assert prof.profiler is not None
+    assert prof.profiler.kineto_results is not None
     events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):

@@ -12,7 +12,7 @@ from pyro.params.param_store import param_with_module_name
 from torch import Tensor, nn
 
 
-class _OwnStore(_Context):  # type: ignore[misc]
+class _OwnStore(_Context):
     """A context of `PyroModule` calls that swaps in a private parameter store while it is active.
 
     This is what Pyro's ``module_local_params`` setting does for all modules, here for one.
@@ -36,12 +36,11 @@ class _OwnStore(_Context):  # type: ignore[misc]
 
 
 def give_own_store(model: Callable[..., Any], guide: Callable[..., Any]) -> None:
-    """Give model and guide a parameter store of their own where another model holds their names in
-    the global one.
+    """Give model and guide a parameter store of their own where their names are taken.
 
-    In Pyro's global parameter mode a name means one tensor per process: a second instance of a
-    model class would silently share or lose its parameters. In local mode, or where no name is
-    taken, nothing is done.
+    A name is taken where another model holds it in the global store. In Pyro's global parameter
+    mode a name means one tensor per process: a second instance of a model class would silently
+    share or lose its parameters. In local mode, or where no name is taken, nothing is done.
 
     Args:
         model: A Pyro program; only a `PyroModule`, bare or wrapped in effects, owns parameters.

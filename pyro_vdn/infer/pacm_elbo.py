@@ -99,12 +99,13 @@ class PACmELBO(SinglePassLoss):
                 "closed_form",
                 expected="a likelihood site that offers its marginal",
                 got=f"none among {[site.name for site in run.observed]}",
-                hint="pyro.sample(..., infer=readout.offer(likelihood)) with a LinearReadout, or closed_form=False",
+                hint="pyro.sample(..., infer=readout.offer(likelihood)) with a LinearReadout, "
+                "or closed_form=False",
             )
         return {site.name: marginal for site in sites if (marginal := integrate_last(run, site))}
 
     def _row_log_prob(self, site: Site, integrated: Integrated | None) -> Tensor:
-        """Return the log density of each row's outputs, `(..., rows, 1)`, without the site's scale."""
+        """Return each row's log density, `(..., rows, 1)`, without the site's scale."""
         if integrated is None:
             log_prob: Tensor = scale_and_mask(site.fn.log_prob(site.value), mask=site.mask)
             return log_prob.sum(-1, keepdim=True) if log_prob.dim() else log_prob
@@ -161,7 +162,15 @@ class PACmELBO(SinglePassLoss):
 
 
 def integrate_last(run: Pass, site: Site) -> Integrated | None:
-    """Return the offer of a likelihood site for the last neurons of a pass, or None where they must be sampled."""
+    """Return a likelihood with the last neurons of a pass integrated out, as its site offers.
+
+    Args:
+        run: The pass.
+        site: A likelihood site of it that offers its marginal.
+
+    Returns:
+        The predictive distribution, or None where the last neurons must be sampled.
+    """
     if not run.neurons:
         return None
     last = run.neurons[-1]

@@ -25,8 +25,9 @@ Inputs = Tensor | Sequence[Tensor]
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """The predictive distribution with the last neurons integrated out: exact or by matched
-    moments.
+    """The predictive distribution with the last neurons integrated out.
+
+    It is exact or by matched moments.
 
     Args:
         mean: `(rows, outputs)`.
@@ -107,10 +108,10 @@ def predict(
     batch_size: int = 1024,
     site: str = "y",
 ) -> Prediction:
-    """Draw from the posterior predictive distribution of new rows, batch by batch, without
-    gradients.
+    """Draw from the posterior predictive distribution of new rows.
 
-    Works for any guide. The model is called as ``model(*x)``, without its observation.
+    Rows are drawn batch by batch, without gradients. Works for any guide. The model is called as
+    ``model(*x)``, without its observation.
 
     Args:
         model: A Pyro program with rows at dim -2.
@@ -131,10 +132,12 @@ def predict(
     Example:
         >>> from pyro_vdn.guides import NeuronGuide
         >>> from pyro_vdn.models import Regression
-        >>> model = Regression(3)
-        >>> prediction = predict(model, NeuronGuide(model), torch.zeros(5, 3), y=torch.zeros(5, 1), num_samples=7)
-        >>> prediction.draws.shape, prediction.log_prob_per_output.shape, prediction.log_prob_joint.shape
-        (torch.Size([7, 5, 1]), torch.Size([5, 1]), torch.Size([5]))
+        >>> model, x, y = Regression(3), torch.zeros(5, 3), torch.zeros(5, 1)
+        >>> prediction = predict(model, NeuronGuide(model), x, y=y, num_samples=7)
+        >>> prediction.draws.shape
+        torch.Size([7, 5, 1])
+        >>> prediction.log_prob_per_output.shape, prediction.log_prob_joint.shape
+        (torch.Size([5, 1]), torch.Size([5]))
     """
     inputs = (x,) if isinstance(x, Tensor) else tuple(x)
     check_positive(num_samples=num_samples, batch_size=batch_size)
@@ -157,8 +160,9 @@ def log_density(
     batch_size: int = 1024,
     site: str = "y",
 ) -> tuple[Tensor, Tensor]:
-    """Return the log predictive density of targets, per output and joint: in closed form where
-    offered, else mixed.
+    """Return the log predictive density of targets, per output and joint.
+
+    It is in closed form where the model offers one, else that of the mixture over draws.
 
     Args:
         model: A Pyro program with rows at dim -2.
@@ -178,8 +182,8 @@ def log_density(
     Example:
         >>> from pyro_vdn.guides import NeuronGuide
         >>> from pyro_vdn.models import Regression
-        >>> model = Regression(3)
-        >>> per_output, joint = log_density(model, NeuronGuide(model), torch.zeros(5, 3), torch.zeros(5, 1))
+        >>> model, x, y = Regression(3), torch.zeros(5, 3), torch.zeros(5, 1)
+        >>> per_output, joint = log_density(model, NeuronGuide(model), x, y)
         >>> torch.allclose(per_output[:, 0], joint)
         True
     """
@@ -199,7 +203,15 @@ def log_density(
 
 
 def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:
-    """Raise `InputError` unless inputs and targets have the same number of rows, at least one, and are finite."""
+    """Raise `InputError` unless inputs and targets are finite, with one number of rows.
+
+    Args:
+        inputs: Inputs, each `(rows, ...)`.
+        y: Targets, `(rows, outputs)`, or None.
+
+    Raises:
+        InputError: For unequal or zero rows, or values that are not finite.
+    """
     rows = {len(value) for value in (*inputs, *(() if y is None else (y,)))}
     if len(rows) != 1 or 0 in rows:
         raise InputError(
@@ -214,7 +226,15 @@ def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:
 
 
 def check_finite(what: str, value: Tensor) -> None:
-    """Raise `InputError` with the first offending place where a tensor holds NaN or an infinity."""
+    """Raise `InputError` with the first offending place where a tensor holds NaN or an infinity.
+
+    Args:
+        what: What the message calls the tensor.
+        value: A tensor of any shape and dtype.
+
+    Raises:
+        InputError: For a value that is not finite.
+    """
     if not torch.is_floating_point(value):
         return
     bad = ~torch.isfinite(value)
@@ -309,7 +329,7 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
 def _closed_form(
     model: Program, guide: Program, inputs: tuple[Tensor, ...], y: Tensor | None, site: str
 ) -> ClosedForm | None:
-    """Take a model's offer of its marginal, where one layer of neurons makes it the whole answer."""
+    """Take a model's offer of its marginal, where a single layer makes it the whole answer."""
     run = run_single_pass(model, guide, inputs, {})
     outcome = next((other for other in (*run.others, *run.observed) if other.name == site), None)
     if outcome is None or MARGINAL not in outcome.infer or len(run.neurons) != 1:
@@ -331,8 +351,8 @@ def _outputs_last(values: Tensor, distribution: dist.Distribution) -> Tensor:
 
 
 def _joined(batches: list[Prediction]) -> Prediction:
-    def cat(values: list[Tensor | None]) -> Tensor | None:
-        return None if values[0] is None else torch.cat(values)  # type: ignore[arg-type]
+    def cat(values: list[Any]) -> Any:
+        return None if values[0] is None else torch.cat(values)
 
     closed_forms = [batch.closed_form for batch in batches]
     closed_form = None
@@ -340,7 +360,7 @@ def _joined(batches: list[Prediction]) -> Prediction:
         names = ("mean", "variance", "log_prob_per_output", "log_prob_joint")
         closed_form = ClosedForm(
             *(cat([getattr(form, name) for form in closed_forms]) for name in names)
-        )  # type: ignore[arg-type]
+        )
     return Prediction(
         torch.cat([batch.draws for batch in batches], dim=1),
         cat([batch.log_prob_per_output for batch in batches]),

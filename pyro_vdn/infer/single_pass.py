@@ -25,7 +25,17 @@ Program = Callable[..., Any]
 
 
 class OfferedGuide(Protocol):
-    """A guide made of the posteriors its model offers, such as `NeuronGuide`, and of another for what else is latent."""
+    """A guide made of the posteriors that its model offers, such as `NeuronGuide`.
+
+    Another guide draws what else is latent.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import Regression
+        >>> guide: OfferedGuide = NeuronGuide(Regression(3))
+        >>> len(guide.trace_others(torch.zeros(5, 3)))
+        0
+    """
 
     @property
     def model(self) -> Program:
@@ -33,7 +43,12 @@ class OfferedGuide(Protocol):
         ...
 
     def trace_others(self, *args: Any, **kwargs: Any) -> Trace:
-        """Run the guide of the other latent sites and return its trace."""
+        """Run the guide of the other latent sites and return its trace.
+
+        Args:
+            *args: Positional arguments of the model.
+            **kwargs: Keyword arguments of the model.
+        """
         ...
 
 
@@ -43,13 +58,19 @@ class Site:
 
     Args:
         name: Name of the site.
-        value: Its value.
+        value: Its value, `batch_shape + event_shape`.
         fn: The distribution it was drawn from, or is observed under.
         prior: The prior of a neuron, else None.
-        scale: Factor on its log density.
-        mask: Mask on its log density, or None.
+        scale: Factor on its log density, a number or a tensor that broadcasts to the batch shape.
+        mask: Mask on its log density, likewise, or None.
         infer: Its offers.
         plates: The plates it stands in.
+
+    Example:
+        >>> normal = dist.Normal(torch.zeros(5, 4), 1.0)
+        >>> site = Site("y", torch.zeros(5, 4), normal, None, 1.0, None, {}, ())
+        >>> site.log_prob().shape, site.is_local
+        (torch.Size([5, 4]), False)
     """
 
     name: str
@@ -113,6 +134,15 @@ class Pass:
         local: Local reconstruction sites.
         others: Other latent sites, drawn by the second guide or kept at their prior.
         drawn: Trace of the second guide.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import Regression
+        >>> model = Regression(3)
+        >>> args = (torch.zeros(5, 3), torch.zeros(5, 1))
+        >>> run = run_single_pass(model, NeuronGuide(model), args, {})
+        >>> run.neurons[0].name, run.observed[0].name, run.others
+        ('neurons.z', 'y', [])
     """
 
     neurons: list[Site] = field(default_factory=list)
@@ -122,13 +152,14 @@ class Pass:
     drawn: Trace = field(default_factory=Trace)
 
     def log_ratio_of_others(self) -> Tensor | float:
-        """Return `log p(theta) - log q(theta)` summed over the latent sites that are not neurons."""
+        """Return `log p - log q` summed over the latent sites that are not neurons."""
         guided = [site for site in self.others if site.name in self.drawn.nodes]
         if not guided and not self.drawn.nodes:
             return 0.0
         self.drawn.compute_log_prob()
         log_p: Tensor | float = sum((site.log_prob().sum() for site in guided), 0.0)
-        log_q = sum(site["log_prob_sum"] for site in self.drawn.nodes.values() if _is_latent(site))
+        drawn = self.drawn.nodes.values()
+        log_q: Tensor | float = sum(site["log_prob_sum"] for site in drawn if _is_latent(site))
         return log_p - log_q
 
 
@@ -201,11 +232,12 @@ def _trace_others(model: Program, guide: Program, args: Any, kwargs: Any) -> Tra
     if not _takes_offers(bare):
         trace = pyro.poutine.trace(guide).get_trace(*args, **kwargs)
     else:
-        if bare is not guide or (bare.model is not model and _is_wrapped(bare.model)):
+        if _is_wrapped(guide) or (bare.model is not model and _is_wrapped(bare.model)):
             raise OneSidedEffectError(
-                "guide: expected effects on the model, which a single-pass loss runs alone, got an effect wrapped "
-                "around the guide or around the guide's model only. Try: `model = effect(model)` and hand that model "
-                "to both, or use the effect as a context around the step."
+                "guide: expected effects on the model, which a single-pass loss runs alone, got an "
+                "effect wrapped around the guide or around the guide's model only. Try: `model = "
+                "effect(model)` and hand that model to both, or use the effect as a context around "
+                "the step."
             )
         trace = bare.trace_others(*args, **kwargs)
     for name in [name for name, site in trace.nodes.items() if not _is_latent(site)]:

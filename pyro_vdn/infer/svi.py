@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
+import pyro.infer
 import pyro.optim
 import pyro.poutine
 import torch
 from pyro.infer import ELBO
-from pyro.infer import SVI as PyroSVI
 from pyro.infer.util import torch_item
 from torch import Tensor
 
 from pyro_vdn.errors import InputError, NoTrainingError
 from pyro_vdn.infer.own_store import give_own_store
 
-Optimizer = pyro.optim.PyroOptim | torch.optim.Optimizer
+Optimizer: TypeAlias = pyro.optim.PyroOptim | torch.optim.Optimizer
 
 
-class SVI(PyroSVI):  # type: ignore[misc]
+class SVI(pyro.infer.SVI):
     r"""A drop-in for `pyro.infer.SVI` that trains what it is given or says why it cannot.
 
     - It works in Pyro's global parameter mode and in local mode (``module_local_params``), where
@@ -61,7 +61,8 @@ class SVI(PyroSVI):  # type: ignore[misc]
                 "optim",
                 expected="a pyro.optim optimiser or a torch.optim.Optimizer",
                 got=type(optim).__name__,
-                hint='pyro.optim.Adam({"lr": 1e-3}), or torch.optim.Adam(model.parameters(), lr=1e-3)',
+                hint='pyro.optim.Adam({"lr": 1e-3}), or '
+                "torch.optim.Adam(model.parameters(), lr=1e-3)",
             )
         # Pyro's constructor insists on its own optimisers; a torch one takes over in `_move`.
         super().__init__(model, guide, pyro.optim.Adam({}), loss)
@@ -92,7 +93,7 @@ class SVI(PyroSVI):  # type: ignore[misc]
         trained = _held_by(self.optim) if by_torch else seen
         if not any(param.grad is not None for param in trained):
             raise NoTrainingError(self._why(seen, by_torch))
-        if by_torch:
+        if isinstance(self.optim, torch.optim.Optimizer):
             self.optim.step()
         else:
             self.optim([param for param in seen if param.grad is not None])
@@ -108,13 +109,15 @@ class SVI(PyroSVI):  # type: ignore[misc]
             )
         if not seen:
             return (
-                f"{expected}, got a model and guide that register no parameter with Pyro. Try: make the model a "
-                'PyroModule, say `pyro.module("net", net)` inside it, or pass a torch optimiser over its parameters.'
+                f"{expected}, got a model and guide that register no parameter with Pyro. Try: "
+                'make the model a PyroModule, say `pyro.module("net", net)` inside it, or pass a '
+                "torch optimiser over its parameters."
             )
         return (
-            f"{expected}, got {len(seen)} registered parameters of which none takes part in the loss: the parameter "
-            "store holds those of an earlier model under the same names, or they are frozen. Try: "
-            "`pyro.clear_param_store()` before making the model, or `pyro.settings.set(module_local_params=True)`."
+            f"{expected}, got {len(seen)} registered parameters of which none takes part in the "
+            "loss: the parameter store holds those of an earlier model under the same names, or "
+            "they are frozen. Try: `pyro.clear_param_store()` before making the model, or "
+            "`pyro.settings.set(module_local_params=True)`."
         )
 
 

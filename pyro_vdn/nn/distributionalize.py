@@ -76,7 +76,7 @@ def distributionalize(
 
 
 def _through_neurons(submodule: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    """Send a submodule's output through its neurons (a plain function, so that copies keep working)."""
+    """Send a submodule's output through its neurons; a plain function, so that copies work."""
     z: Tensor = submodule.get_submodule(NEURONS)(output)
     return z
 

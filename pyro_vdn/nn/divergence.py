@@ -31,7 +31,8 @@ def closed_form_kl(q: dist.Distribution, p: dist.Distribution) -> Tensor | None:
         True
     """
     if _silent(q) and _silent(p):
-        return q.mean.new_zeros(())
+        nothing: Tensor = q.mean.new_zeros(())
+        return nothing
     if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
         inner = closed_form_kl(q.base_dist, p.base_dist)
         dims = list(range(-q.reinterpreted_batch_ndims, 0))
@@ -47,8 +48,13 @@ def closed_form_kl(q: dist.Distribution, p: dist.Distribution) -> Tensor | None:
         return None
 
 
-class UnitNormal(dist.Normal):  # type: ignore[misc]
+class UnitNormal(dist.Normal):
     """A normal that is known to have location 0 and scale 1, which makes its KL cheaper.
+
+    Args:
+        loc: Zeros, of the batch shape.
+        scale: Ones, of the batch shape.
+        validate_args: Whether arguments and values are checked; None for torch's default.
 
     Example:
         >>> UnitNormal(torch.zeros(()), torch.ones(())).expand([3]).batch_shape
@@ -68,7 +74,8 @@ def _silent(distribution: dist.Distribution) -> bool:
 
 
 def _joint(q: dist.Distribution, p: dist.Distribution) -> torch.Size:
-    return torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+    shape: torch.Size = torch.broadcast_shapes(q.batch_shape, p.batch_shape)  # type: ignore[no-untyped-call]
+    return shape
 
 
 def _unexpanded(tensor: Tensor) -> Tensor:
@@ -85,8 +92,9 @@ def _unexpanded(tensor: Tensor) -> Tensor:
 
 
 def monte_carlo_kl(q: dist.Distribution, p: dist.Distribution, value: Tensor) -> Tensor:
-    """Return the one-draw estimate `log q(z) - log p(z)` of the KL at `value`, a draw of `q`;
-    unbiased, pathwise.
+    """Return the one-draw estimate `log q(z) - log p(z)` of the KL at a draw of `q`.
+
+    The estimate is unbiased and its gradient is pathwise.
 
     Args:
         q: The posterior.
@@ -96,10 +104,20 @@ def monte_carlo_kl(q: dist.Distribution, p: dist.Distribution, value: Tensor) ->
     Returns:
         The estimate, of the batch shape.
     """
-    return q.log_prob(value) - p.log_prob(value)
+    estimate: Tensor = q.log_prob(value) - p.log_prob(value)
+    return estimate
 
 
 def neuron_kl(q: dist.Distribution, p: dist.Distribution, value: Tensor) -> Tensor:
-    """Return `KL(q || p)` in closed form where it exists, else its one-draw estimate at `value`."""
+    """Return `KL(q || p)` in closed form where it exists, else its one-draw estimate at `value`.
+
+    Args:
+        q: The posterior.
+        p: The prior, of a batch shape that broadcasts with that of `q`.
+        value: A draw of `q`, shape `batch_shape + event_shape`.
+
+    Returns:
+        A tensor that broadcasts to the batch shape.
+    """
     exact = closed_form_kl(q, p)
     return monte_carlo_kl(q, p, value) if exact is None else exact

@@ -22,7 +22,8 @@ class LinearMoments:
         spread: Factor by which the outputs are stretched, broadcastable to `(..., 1)`.
 
     Example:
-        >>> moments = LinearMoments(torch.zeros(5, 2), torch.ones(2, 3), torch.ones(5, 3), torch.ones(()))
+        >>> weight, variance = torch.ones(2, 3), torch.ones(5, 3)
+        >>> moments = LinearMoments(torch.zeros(5, 2), weight, variance, torch.ones(()))
         >>> moments.output_variance[0]
         tensor([3., 3.])
     """
@@ -51,9 +52,9 @@ class LinearMoments:
 
 @dataclass(frozen=True)
 class Integrated:
-    r"""The predictive distribution `p(y | h) = E_{q(z | h)}[p(y | z)]`, exact or by matched
-    moments.
+    r"""The predictive distribution `p(y | h) = E_{q(z | h)}[p(y | z)]`.
 
+    It is exact or by matched moments.
     For a normal likelihood after a linear readout it is exactly normal. Otherwise mean and
     covariance are matched: after a relu by the exact moments of the rectified units, and for a
     Student-t likelihood, of covariance `nu / (nu - 2) diag(s^2)`, by a Student-t of the same `nu`
@@ -67,7 +68,8 @@ class Integrated:
         own_factor: Low-rank factor of the likelihood itself, `(outputs, rank)`, or None.
 
     Example:
-        >>> moments = LinearMoments(torch.zeros(5, 2), torch.ones(2, 3), torch.ones(5, 3), torch.ones(()))
+        >>> weight, variance = torch.ones(2, 3), torch.ones(5, 3)
+        >>> moments = LinearMoments(torch.zeros(5, 2), weight, variance, torch.ones(()))
         >>> predictive = Integrated(moments, torch.ones(2))
         >>> predictive.per_output().scale[0], predictive.joint().batch_shape
         (tensor([2., 2.]), torch.Size([5]))
@@ -104,7 +106,7 @@ class Integrated:
         return dist.StudentT(self.df, self.mean, scale, validate_args=False)
 
     def joint(self) -> LowRankStudentT:
-        """Return the joint distribution over outputs, batch shape `(...)`, event shape `(outputs,)`."""
+        """Return the joint distribution, batch shape `(...)`, event shape `(outputs,)`."""
         factor = self.moments.factor * self._shrink**0.5
         if self.own_factor is not None:
             own = self._stretched_own_factor()

@@ -1,4 +1,7 @@
-"""Likelihoods as modules: each returns a distribution for a location, and can integrate the last neurons out."""
+"""Likelihoods as modules: each returns a distribution for a location.
+
+Those of continuous outcomes can also integrate the last neurons out.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ LikelihoodScale = Literal["shared", "output", "low_rank"]
 
 
 class OutputScale(nn.Module):
-    r"""The scale of a likelihood: one number, one per output, or `softplus(U tanh(V f) + b)` of
-    rank r in features `f`.
+    r"""The scale of a likelihood: one number, one per output, or low rank in features.
+
+    The low-rank scale is `softplus(U tanh(V f) + b)`, of rank r in features `f`.
 
     Args:
         num_outputs: Number of outputs.
@@ -77,7 +81,10 @@ class OutputScale(nn.Module):
             self.raw = nn.Parameter(torch.full(size, raw))
 
     def forward(self, features: Tensor | None) -> Tensor:
-        """Return the scale, `(1,)`, `(num_outputs,)` or `(..., num_outputs)` for features `(..., in_features)`."""
+        """Return the scale for features of shape `(..., in_features)`.
+
+        Its shape is `(1,)`, `(num_outputs,)` or, for a low-rank scale, `(..., num_outputs)`.
+        """
         if self.head is None:
             return self.min_scale + F.softplus(self.raw)
         if features is None:
@@ -244,10 +251,10 @@ class MultivariateNormalLikelihood(nn.Module):
 
 
 class MultivariateStudentTLikelihood(MultivariateNormalLikelihood):
-    r"""The likelihood `y ~ t_nu(loc, L L^T + diag(s^2))` over all outputs jointly, with learned
-    `nu > 2`.
+    r"""The likelihood `y ~ t_nu(loc, L L^T + diag(s^2))` over all outputs jointly.
 
-    One chi-square draw scales all outputs of a row together: a row is calm or wild as a whole.
+    The degrees of freedom `nu > 2` are learned. One chi-square draw scales all outputs of a row
+    together: a row is calm or wild as a whole.
 
     Args:
         scale: The diagonal scale of the outputs.
@@ -288,6 +295,9 @@ class CategoricalLikelihood(nn.Module):
         >>> CategoricalLikelihood()(torch.zeros(5, 10)).batch_shape
         torch.Size([5, 1])
     """
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def forward(self, logits: Tensor) -> dist.Distribution:
         """Return the distribution of the class, for `logits` of shape `(..., classes)`."""

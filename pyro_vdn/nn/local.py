@@ -26,7 +26,8 @@ class LocalDecoder(nn.Module):
 
     Example:
         >>> decoder = LocalDecoder(LayerShape(3, 4, 1))
-        >>> trace = pyro.poutine.trace(decoder).get_trace("local", torch.ones(5, 3), torch.zeros(5, 4))
+        >>> h, z = torch.ones(5, 3), torch.zeros(5, 4)
+        >>> trace = pyro.poutine.trace(decoder).get_trace("local", h, z)
         >>> trace.nodes["local"]["value"].shape
         torch.Size([5, 4])
 
@@ -48,7 +49,13 @@ class LocalDecoder(nn.Module):
         self.raw_scale = nn.Parameter(torch.full((shape.num_units,), raw))
 
     def forward(self, site: str, h: Tensor, z: Tensor) -> None:
-        """Observe the projection of `h`, shape `(..., in_features)`, given `z`, shape `(..., num_units[, k])`."""
+        """Observe the projection of the layer's input, given its sample.
+
+        Args:
+            site: Name of the observed site.
+            h: The layer's input, `(..., in_features)`.
+            z: The layer's sample, `(..., num_units[, latent_dim])`.
+        """
         target = F.linear(h, self.projection.to(h.dtype)).detach()
         evidence = self.weight * z
         if self.weight.dim() > 1:

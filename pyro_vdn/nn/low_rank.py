@@ -12,14 +12,13 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 
-class LowRankStudentT(TorchDistribution):  # type: ignore[misc]
-    r"""The multivariate Student-t `t_nu(loc, S)` with `S = F F^T + diag(d^2)`; a normal where `df`
-    is None.
+class LowRankStudentT(TorchDistribution):
+    r"""The multivariate Student-t `t_nu(loc, S)` with `S = F F^T + diag(d^2)`.
 
     `log p(y) = log Gamma((nu + H) / 2) - log Gamma(nu / 2) - H/2 log(nu pi) - 1/2 log det S
-    - (nu + H)/2 log(1 + m / nu)`, with `m = (y - loc)^T S^{-1} (y -
-      loc)`. Determinant and distance cost
-    `O(H R min(H, R))` by the matrix determinant lemma and the Woodbury identity.
+    - (nu + H)/2 log(1 + m / nu)`, with `m = (y - loc)^T S^{-1} (y - loc)`. Determinant and distance
+    cost `O(H R min(H, R))` by the matrix determinant lemma and the Woodbury identity. Where `df` is
+    None it is the multivariate normal.
 
     Args:
         df: Degrees of freedom `nu > 0`, broadcastable to the batch shape, or None for the normal
@@ -29,7 +28,8 @@ class LowRankStudentT(TorchDistribution):  # type: ignore[misc]
         scale: `d`, `(..., H)`, positive.
 
     Example:
-        >>> d = LowRankStudentT(torch.tensor(5.0), torch.zeros(2, 3), torch.ones(3, 1), torch.ones(3))
+        >>> df, loc = torch.tensor(5.0), torch.zeros(2, 3)
+        >>> d = LowRankStudentT(df, loc, torch.ones(3, 1), torch.ones(3))
         >>> d.batch_shape, d.event_shape, d.log_prob(torch.zeros(2, 3)).shape
         (torch.Size([2]), torch.Size([3]), torch.Size([2]))
 
@@ -42,9 +42,9 @@ class LowRankStudentT(TorchDistribution):  # type: ignore[misc]
     has_rsample = True
 
     def __init__(self, df: Tensor | None, loc: Tensor, factor: Tensor, scale: Tensor) -> None:
-        shape = torch.broadcast_shapes(loc.shape, factor.shape[:-1], scale.shape)
+        shape = _broadcast(loc.shape, factor.shape[:-1], scale.shape)
         if df is not None:
-            shape = torch.broadcast_shapes(shape, (*df.shape, 1))
+            shape = _broadcast(shape, torch.Size((*df.shape, 1)))
         self.df = df
         self.loc = loc.expand(shape)
         self.factor = factor
@@ -82,13 +82,13 @@ class LowRankStudentT(TorchDistribution):  # type: ignore[misc]
         return variance.expand(self.loc.shape)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's signature
-        """Draw with gradients: a normal draw divided by the root of one shared chi-square draw per row."""
+        """Draw with gradients; one chi-square draw per row is shared by all its outputs."""
         shape = self._extended_shape(sample_shape)
         rank = self.factor.shape[-1]
         noise = self.loc.new_empty((*shape[:-1], rank)).normal_()
         shared = (self.factor @ noise.unsqueeze(-1)).squeeze(-1)
         own = self.scale * self.loc.new_empty(shape).normal_()
-        draw = shared + own
+        draw: Tensor = shared + own
         if self.df is not None:
             df = self.df.expand(shape[:-1])
             chi2 = dist.Chi2(df, validate_args=False).rsample()
@@ -97,7 +97,7 @@ class LowRankStudentT(TorchDistribution):  # type: ignore[misc]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the joint log density, `(...)`, of `value` of shape `(..., H)`."""
-        outputs = self.event_shape[0]
+        outputs: int = self.event_shape[0]
         distance, log_det = self._distance_and_log_det(value - self.loc)
         if self.df is None:
             return -0.5 * (distance + log_det + outputs * math.log(2 * math.pi))
@@ -130,6 +130,12 @@ class LowRankStudentT(TorchDistribution):  # type: ignore[misc]
         return distance, log_det + 2 * diagonal.log().sum(-1)
 
 
+def _broadcast(*shapes: torch.Size) -> torch.Size:
+    shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    return shape
+
+
 def _cholesky_of_identity_plus(gram: Tensor) -> Tensor:
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.cholesky(gram + identity)
+    tril: Tensor = torch.linalg.cholesky(gram + identity)
+    return tril

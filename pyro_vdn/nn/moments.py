@@ -48,12 +48,10 @@ def relu_moments(moments: Moments) -> Moments:
     """
     mu, variance = moments
     tiny = torch.finfo(mu.dtype).tiny ** 0.5
-    sigma = variance.clamp_min(
-        tiny
-    ).sqrt()  # a floor keeps the gradient finite where a unit is held fixed
-    u = (mu / sigma).clamp(
-        -30.0, 30.0
-    )  # beyond, the density underflows and its gradient would be inf * 0
+    # A floor keeps the gradient finite where a unit is held fixed.
+    sigma = variance.clamp_min(tiny).sqrt()
+    # Beyond these bounds the density underflows and its gradient would be inf * 0.
+    u = (mu / sigma).clamp(-30.0, 30.0)
     cdf = torch.special.ndtr(u)
     density = torch.exp(-0.5 * u * u) / math.sqrt(2.0 * math.pi)
     mean = mu * cdf + sigma * density

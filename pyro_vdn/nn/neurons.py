@@ -23,13 +23,12 @@ Pool = Literal["mean", "sum", "flatten"]
 
 
 class VariationalNeurons(nn.Module):
-    r"""A layer whose units are random: each a Pyro sample site with its own prior and amortized
-    posterior.
+    r"""A layer whose units are random, each with its own prior and amortized posterior.
 
-    For input `h` the layer says `z_i ~ p(z_i)` in a neuron plate and passes the *sample* on. At its
-    site it offers its amortized posterior `q(z_i | h)`: a guide or loss that takes the offer
-    (`NeuronGuide`, `LocalELBO`) draws `z_i = mu_i(h) + sigma_i(h) eps_i` and pays
-    `KL_i = KL(q(z_i | h) || p(z_i))`; any other program sees the prior.
+    For input `h` the layer says `z_i ~ p(z_i)` at a Pyro sample site, in a neuron plate, and passes
+    the *sample* on. At its site it offers its amortized posterior `q(z_i | h)`: a guide or loss
+    that takes the offer (`NeuronGuide`, `LocalELBO`) draws `z_i = mu_i(h) + sigma_i(h) eps_i` and
+    pays `KL_i = KL(q(z_i | h) || p(z_i))`; any other program sees the prior.
 
     Args:
         in_features: Size of the last dimension of the input.
@@ -90,10 +89,10 @@ class VariationalNeurons(nn.Module):
         self.local_decoder = LocalDecoder(self.shape) if local_reconstruction else None
 
     def forward(self, h: Tensor) -> Tensor:
-        """Sample the layer's neurons given `h` of shape `(..., in_features)` and return them pooled."""
+        """Sample the neurons given `h` of shape `(..., in_features)` and return them pooled."""
         check_features(f"input of {type(self).__name__}", h, self.shape.in_features)
         path = sites.attribute_path(self)
-        batch_shape = h.shape[:-1] + (self.shape.num_units,)
+        batch_shape = Size((*h.shape[:-1], self.shape.num_units))
         infer = {
             sites.POSTERIOR: functools.cache(
                 lambda: self._over_units(self.posterior(h), batch_shape)
@@ -110,11 +109,10 @@ class VariationalNeurons(nn.Module):
     def extra_repr(self) -> str:
         """Say the sizes in the module's printed form."""
         shape = self.shape
-        return f"{shape.in_features}, {shape.num_units}, latent_dim={shape.latent_dim}, pool={self.pool!r}"
+        sizes = f"{shape.in_features}, {shape.num_units}, latent_dim={shape.latent_dim}"
+        return f"{sizes}, pool={self.pool!r}"
 
-    def _over_units(
-        self, distribution: dist.Distribution, batch_shape: Size
-    ) -> dist.Distribution:
+    def _over_units(self, distribution: dist.Distribution, batch_shape: Size) -> dist.Distribution:
         """Expand a distribution, possibly scalar, to the layer's batch and event shape."""
         missing = self.shape.event_dim - distribution.event_dim
         if missing:

@@ -45,8 +45,9 @@ class SiteEffects(NamedTuple):
 
 
 class NeuronDraws(dict[str, torch.Tensor]):
-    """What a `NeuronGuide` returns: its draws by site name, with the effects seen at each neuron's
-    site.
+    """What a `NeuronGuide` returns: its draws by site name.
+
+    With them come the effects seen at each neuron's site.
 
     Args:
         draws: Values by site name.
@@ -62,9 +63,8 @@ class NeuronDraws(dict[str, torch.Tensor]):
         self.effects = effects
 
 
-class NeuronPlate(pyro.plate):  # type: ignore[misc]
-    """The plate of a layer's units, at dim -1; it refuses a model that is replayed against other
-    effects.
+class NeuronPlate(pyro.plate):
+    """The plate of a layer's units, at dim -1; it refuses effects on the model or guide alone.
 
     A stock loss runs the guide, then replays the model against the guide's trace. An effect that
     reached only one of the two, say a KL weight on the model alone, would silently give a wrong
@@ -99,15 +99,15 @@ def _refuse_one_sided(msg: Message) -> None:
     differs = guide[msg["name"]].difference(SiteEffects.at(msg))
     if differs is not None:
         raise OneSidedEffectError(
-            f"site '{msg['name']}': expected the same effects on model and guide, got a {differs} that only one of "
-            "them has. Try: wrap the model once and hand the wrapped model to both, as in `model = kl_weight(model, "
-            "0.1); SVI(model, NeuronGuide(model), ...)`, use the effect as a context around the step, or use "
-            "LocalELBO, which runs the model alone."
+            f"site '{msg['name']}': expected the same effects on model and guide, got a {differs} "
+            "that only one of them has. Try: wrap the model once and hand the wrapped model to "
+            "both, as in `model = kl_weight(model, 0.1); SVI(model, NeuronGuide(model), ...)`, use "
+            "the effect as a context around the step, or use LocalELBO, which runs the model alone."
         )
 
 
 def _guide_effects() -> dict[str, SiteEffects] | None:
-    """Return the effects that the guide saw, where the model is being replayed against a `NeuronGuide`."""
+    """Return the effects that a `NeuronGuide` saw, where the model is replayed against it."""
     for frame in _PYRO_STACK:
         if isinstance(frame, ReplayMessenger) and frame.trace is not None:
             returned = frame.trace.nodes.get("_RETURN", {}).get("value")

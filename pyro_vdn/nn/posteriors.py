@@ -45,7 +45,8 @@ class NormalPosterior(nn.Module):
 
     Example:
         >>> from pyro_vdn.nn import VariationalNeurons
-        >>> layer = VariationalNeurons(3, 4, posterior=NormalPosterior(scale="input", initial_scale=0.1))
+        >>> posterior = NormalPosterior(scale="input", initial_scale=0.1)
+        >>> layer = VariationalNeurons(3, 4, posterior=posterior)
         >>> layer.posterior(torch.zeros(5, 3)).scale.mean().item()  # doctest: +ELLIPSIS
         0.1...
 

@@ -27,8 +27,11 @@ class StandardNormal(nn.Module):
         torch.Size([])
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, h: Tensor) -> dist.Distribution:
-        """Return the scalar standard normal in the dtype and on the device of `h`, shape `(..., in_features)`."""
+        """Return the scalar standard normal, with dtype and device of `h`, `(..., in_features)`."""
         return UnitNormal(h.new_zeros(()), h.new_ones(()), validate_args=False)
 
 
@@ -61,15 +64,17 @@ class LearnedNormal(nn.Module):
         self.raw_scale = nn.Parameter(torch.full(shape.latent, raw))
 
     def forward(self, h: Tensor) -> dist.Distribution:
-        """Return the prior of all units, batch shape `(num_units,)`; `h` of shape `(..., in_features)` is unused."""
+        """Return the prior of all units, batch shape `(num_units,)`.
+
+        The input `h` of shape `(..., in_features)` is unused.
+        """
         scale = self.min_scale + F.softplus(self.raw_scale)
         normal = dist.Normal(self.loc, scale, validate_args=False)
         return normal.to_event(self.loc.dim() - 1)
 
 
 class ConditionalNormal(nn.Module):
-    r"""A ladder's prior, conditional on the layer below:
-    `p(z_i | h) = Normal(a_i h + c_i, s_i(h)^2)`.
+    r"""A ladder's prior `p(z_i | h) = Normal(a_i h + c_i, s_i(h)^2)`, given the layer below.
 
     Location and log-like scale are linear in the layer's input `h`, so that with `h` made of the
     sample below the prior is the top-down part of a ladder VAE (Sonderby et al., NeurIPS 2016). It
@@ -105,7 +110,7 @@ class ConditionalNormal(nn.Module):
         )
 
     def forward(self, h: Tensor) -> dist.Distribution:
-        """Return the prior given `h` of shape `(..., in_features)`, batch shape `(..., num_units)`."""
+        """Return the prior, batch shape `(..., num_units)`, given `h` of `(..., in_features)`."""
         shape = h.shape[:-1] + self.latent_shape
         loc = self.loc(h).reshape(shape)
         scale = self.min_scale + F.softplus(self.raw_scale(h)).reshape(shape)

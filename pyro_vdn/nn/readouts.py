@@ -37,16 +37,31 @@ class Units(NamedTuple):
 
 
 class IntegrableLikelihood(Protocol):
-    """A likelihood module that can integrate the moments of a linear readout."""
+    """A likelihood module that can integrate the moments of a linear readout.
+
+    Example:
+        >>> from pyro_vdn.nn import NormalLikelihood, OutputScale
+        >>> likelihood: IntegrableLikelihood = NormalLikelihood(OutputScale(2))
+        >>> moments = LinearReadout(3, 2).moments(Moments(torch.zeros(5, 3), torch.ones(5, 3)))
+        >>> likelihood.integrate(moments).mean.shape
+        torch.Size([5, 2])
+    """
 
     def integrate(self, moments: LinearMoments, features: Tensor | None = None) -> Integrated:
-        """Return the predictive distribution of the outputs."""
+        """Return the predictive distribution of the outputs.
+
+        Args:
+            moments: Moments of the readout, of outputs `(..., outputs)`.
+            features: What the likelihood's scale reads, `(..., features)`, where it reads anything.
+
+        Returns:
+            The likelihood with the readout's units integrated out.
+        """
         ...
 
 
 class LinearReadout(nn.Module):
-    r"""The readout `W act(z) + b`, which also knows its mean and covariance when the units are
-    normal.
+    r"""The readout `W act(z) + b`, with mean and covariance in closed form for normal units.
 
     For `z_i ~ Normal(mu_i, sigma_i^2)` independent, with `m_i` and `v_i` the exact mean and
     variance of `act(z_i)`: mean `W m + b`, covariance `W diag(v) W^T`.
@@ -103,10 +118,10 @@ class LinearReadout(nn.Module):
         *,
         units: Units | None = None,
     ) -> dict[str, Callable[[Moments], Integrated]]:
-        """Return an `infer` dictionary that offers a likelihood site with the last neurons
-        integrated out.
+        """Return an `infer` dictionary with an offer to integrate the last neurons out.
 
-        Sampling programs ignore the offer; the closed form of `PACmELBO` and `predict` take it.
+        It is for the site that the likelihood observes. Sampling programs ignore the offer; the
+        closed form of `PACmELBO` and `predict` take it.
 
         Args:
             likelihood: The likelihood that the site observes.

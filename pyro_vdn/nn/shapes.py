@@ -30,7 +30,10 @@ class LayerShape(NamedTuple):
 
     @property
     def latent(self) -> torch.Size:
-        """Shape of one row's latent value: `(num_units,)`, or `(num_units, latent_dim)` above one dimension."""
+        """Shape of one row's latent value.
+
+        It is `(num_units,)`, or `(num_units, latent_dim)` above one latent dimension.
+        """
         sizes = (self.num_units, self.latent_dim)
         return torch.Size(sizes if self.latent_dim > 1 else sizes[:1])
 
@@ -62,7 +65,16 @@ def check_positive(**sizes: int) -> None:
 
 
 def check_features(what: str, x: Tensor, in_features: int) -> None:
-    """Raise `InputError` unless `x` is a floating tensor of shape `(..., in_features)`."""
+    """Raise `InputError` unless `x` is a floating tensor of shape `(..., in_features)`.
+
+    Args:
+        what: What the message calls `x`.
+        x: The tensor to check, `(..., in_features)`.
+        in_features: Size that its last dimension must have.
+
+    Raises:
+        InputError: For another dtype or another last dimension.
+    """
     if not torch.is_floating_point(x):
         raise InputError(
             what, expected="a floating-point tensor", got=str(x.dtype), hint="call `.float()` on it"

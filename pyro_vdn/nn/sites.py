@@ -22,9 +22,11 @@ Message: TypeAlias = dict[str, Any]
 
 #: Offer at a neuron's site: a function without arguments that returns its amortized posterior.
 POSTERIOR = "vdn_posterior"
-#: Offer at a neuron's site: a function from its posterior to the distribution of the layer's pooled output.
+#: Offer at a neuron's site: a function from its posterior to the distribution of the layer's
+#: pooled output.
 OUTPUT = "vdn_output"
-#: Offer at a likelihood site: a function from the output distribution of the last neurons to an `Integrated`.
+#: Offer at a likelihood site: a function from the output distribution of the last neurons to an
+#: `Integrated`.
 MARGINAL = "vdn_marginal"
 #: Mark of a local reconstruction site.
 LOCAL = "vdn_local"
@@ -51,7 +53,7 @@ def units_plate(path: str) -> str:
 
 
 def layer_of(site: str) -> str:
-    """Return the attribute path of the layer that owns the latent site `site` (``""`` for a bare layer)."""
+    """Return the attribute path of the layer that owns a latent site, ``""`` for a bare layer."""
     return site.removesuffix("z").removesuffix(".")
 
 
@@ -64,12 +66,10 @@ def attribute_path(layer: nn.Module) -> str:
     """Return the attribute path of `layer` below the outermost module that is running it.
 
     Pyro names a parameter by its path below the outermost `PyroModule`, but hands names down
-    through `PyroModule` s
-    only: inside `nn.Sequential`, `nn.ModuleList` or a plain module it loses track, and two layers
-        would collide. The
-    modules being called are on the Python stack, so the path is read off there: below the outermost
-    `PyroModule` that contains the layer or, where there is none, below the outermost module that is
-    not merely a wrapper.
+    through instances of `PyroModule` only: inside `nn.Sequential`, `nn.ModuleList` or a plain
+    module it loses track, and two layers would collide. The modules being called are on the Python
+    stack, so the path is read off there: below the outermost `PyroModule` that contains the layer
+    or, where there is none, below the outermost module that is not merely a wrapper.
 
     Args:
         layer: The layer whose ``forward`` is running.
@@ -98,7 +98,7 @@ def _running() -> Iterator[nn.Module]:
 
 
 def _path(root: nn.Module, layer: nn.Module) -> str | None:
-    """Return the path of `layer` below `root`, remembered, or None where `root` does not contain it."""
+    """Return the path of `layer` below `root`, remembered, or None where it is not in `root`."""
     known = _PATHS.setdefault(layer, WeakKeyDictionary())
     path = known.get(root)
     if path is None or _submodule(root, path) is not layer:

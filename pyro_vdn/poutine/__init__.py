@@ -1,4 +1,7 @@
-"""Effects on models with distributional neurons, each a context manager and a wrapper of an unchanged model."""
+"""Effects on models with distributional neurons.
+
+Each is a context manager and a wrapper of an unchanged model.
+"""
 
 from pyro_vdn.poutine.clamp import ClampMessenger, Held, clamp
 from pyro_vdn.poutine.deterministic import DeterministicMessenger, deterministic

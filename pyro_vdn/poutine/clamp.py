@@ -19,7 +19,7 @@ Hold = float | Tensor | Literal["prior", "mean"]
 Holds = Mapping[int, Hold] | Hold
 
 
-class Held(MaskedDistribution):  # type: ignore[misc]
+class Held(MaskedDistribution):
     """A distribution of which some units are held: they take another value and have no log density.
 
     Args:
@@ -69,8 +69,9 @@ class Held(MaskedDistribution):  # type: ignore[misc]
 
 
 class ClampMessenger(NeuronMessenger):
-    """Hold chosen units at values, at their posterior mean, or at draws from their prior; see
-    `clamp`.
+    """Hold chosen units at values, at their posterior mean, or at draws from their prior.
+
+    See `clamp`.
 
     Args:
         units: By layer path, what to hold: a mapping from unit index to a hold, or one hold for all
@@ -103,10 +104,10 @@ class ClampMessenger(NeuronMessenger):
 
 
 def clamp(model: Callable[..., Any] | None = None, units: Mapping[str, Holds] | None = None) -> Any:
-    """Intervene on chosen units: hold them at values, at their posterior mean, or at draws from
-    their prior.
+    """Intervene on chosen units by holding them.
 
-    Held units pay no KL; the others are untouched.
+    They are held at values, at their posterior mean, or at draws from their prior. Held units pay
+    no KL; the others are untouched.
 
     Args:
         model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``

@@ -12,8 +12,9 @@ from pyro_vdn.poutine.messenger import NeuronMessenger, change_distribution, wra
 
 
 class DeterministicMessenger(NeuronMessenger):
-    """Fix every neuron at the mean of its posterior and silence its log density; see
-    `deterministic`.
+    """Fix every neuron at the mean of its posterior and silence its log density.
+
+    See `deterministic`.
 
     Example:
         >>> DeterministicMessenger() is not None

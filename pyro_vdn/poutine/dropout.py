@@ -15,7 +15,7 @@ from pyro_vdn.nn.sites import POSTERIOR, Message
 from pyro_vdn.poutine.messenger import NeuronMessenger, change_distribution, wrapped
 
 
-class DroppedOut(TorchDistribution):  # type: ignore[misc]
+class DroppedOut(TorchDistribution):
     r"""The distribution of `loc * m / (1 - p)` with `m ~ Bernoulli(1 - p)`, without a log density.
 
     Args:
@@ -91,8 +91,9 @@ class DropoutMessenger(NeuronMessenger):
 
 
 def dropout(model: Callable[..., Any] | None = None, p: float = 0.1) -> Any:
-    r"""Turn a model into its MC-dropout twin: `z_i = mu_i(h) m_i / (1 - p)`,
-    `m_i ~ Bernoulli(1 - p)`, no KL.
+    r"""Turn a model into its MC-dropout twin.
+
+    `z_i = mu_i(h) m_i / (1 - p)` with `m_i ~ Bernoulli(1 - p)`, and no KL.
 
     Args:
         model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``

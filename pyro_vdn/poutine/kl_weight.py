@@ -16,8 +16,9 @@ Weight = float | Tensor
 
 
 class KLWeightMessenger(NeuronMessenger):
-    """Multiply the log densities of neurons, prior and posterior alike, by a weight; see
-    `kl_weight`.
+    """Multiply the log densities of neurons, prior and posterior alike, by a weight.
+
+    See `kl_weight`.
 
     Args:
         weight: A number, a tensor that broadcasts to `(..., num_units)`, or a mapping of these by
@@ -61,7 +62,8 @@ def kl_weight(
     Example:
         >>> import pyro
         >>> from pyro_vdn.nn import VariationalNeurons
-        >>> trace = pyro.poutine.trace(kl_weight(VariationalNeurons(3, 4), 0.1)).get_trace(torch.zeros(5, 3))
+        >>> weighted = kl_weight(VariationalNeurons(3, 4), 0.1)
+        >>> trace = pyro.poutine.trace(weighted).get_trace(torch.zeros(5, 3))
         >>> trace.nodes["z"]["scale"]
         0.1
     """

@@ -14,7 +14,7 @@ from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, is_neuron, layer_of
 T = TypeVar("T")
 
 
-class NeuronMessenger(Messenger):  # type: ignore[misc]
+class NeuronMessenger(Messenger):
     """An effect on the latent sites of neuron layers that are not observed.
 
     A subclass says what happens in `on_neuron`; all other sites pass untouched.
@@ -44,11 +44,14 @@ class NeuronMessenger(Messenger):  # type: ignore[misc]
 def change_distribution(
     msg: Message, change: Callable[[dist.Distribution], dist.Distribution]
 ) -> None:
-    """Apply `change` to the prior and to the posterior of a neuron's site, whichever is being drawn
-    from.
+    """Apply `change` to the prior and to the posterior of a neuron's site.
 
-    Doing it on both sides is what keeps an effect's meaning in every program: guide, model, single
-    pass.
+    Both are changed, whichever is being drawn from: this is what keeps an effect's meaning in every
+    program: guide, model, single pass.
+
+    Args:
+        msg: The message of the site, changed in place.
+        change: From a distribution to the one that takes its place.
     """
     infer: dict[str, Any] = msg["infer"]
     offer = infer[POSTERIOR]
@@ -59,7 +62,15 @@ def change_distribution(
 
 
 def for_layer(values: Mapping[str, T] | T, msg: Message) -> T | None:
-    """Return the value meant for a message's layer: the same for all, or looked up by layer path."""
+    """Return the value meant for a message's layer: one for all, or looked up by layer path.
+
+    Args:
+        values: One value, or values by layer path.
+        msg: The message of a neuron's site.
+
+    Returns:
+        The value, or None where the mapping does not name the layer.
+    """
     if isinstance(values, Mapping):
         found: T | None = values.get(layer_of(msg["name"]))
         return found
@@ -67,7 +78,18 @@ def for_layer(values: Mapping[str, T] | T, msg: Message) -> T | None:
 
 
 def wrapped(messenger: Messenger, model: Callable[..., Any] | None) -> Any:
-    """Return the effect itself, to be used as a context, or the model wrapped in it."""
+    """Return the effect itself, to be used as a context, or the model wrapped in it.
+
+    Args:
+        messenger: The effect.
+        model: A Pyro program to wrap, or None for the effect itself.
+
+    Returns:
+        The wrapped program, or the effect.
+
+    Raises:
+        InputError: For a model that cannot be called.
+    """
     if model is None:
         return messenger
     if not callable(model):

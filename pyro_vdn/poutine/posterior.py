@@ -7,11 +7,11 @@ from pyro_vdn.poutine.messenger import NeuronMessenger
 
 
 class PosteriorMessenger(NeuronMessenger):
-    """Draw every neuron from its amortized posterior; the displaced prior stays in
-    ``infer[PRIOR]``.
+    """Draw every neuron from its amortized posterior.
 
-    All other sites keep their own distribution. A site that an effect outside this one observes is
-    given its prior back, so that conditioning and posterior draws commute.
+    The displaced prior stays in ``infer[PRIOR]``. All other sites keep their own distribution. A
+    site that an effect outside this one observes is given its prior back, so that conditioning and
+    posterior draws commute.
 
     Example:
         >>> import pyro, torch

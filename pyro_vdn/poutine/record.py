@@ -90,7 +90,13 @@ class LayerRecord:
         self.kl = StreamingMoments()
 
     def update(self, loc: Tensor, scale: Tensor, kl: Tensor) -> None:
-        """Take in a batch of locations and scales `(..., num_units[, k])` and KLs `(..., num_units)`."""
+        """Take in a batch.
+
+        Args:
+            loc: Locations, `(..., num_units[, latent_dim])`.
+            scale: Scales, `(..., num_units[, latent_dim])`.
+            kl: KLs, `(..., num_units)`.
+        """
         self.last_loc, self.last_scale, self.last_kl = loc, scale, kl
         by_latent = loc.dim() > kl.dim()
         for moments, values in (
@@ -103,7 +109,7 @@ class LayerRecord:
         self.kl.update(kl)
 
 
-class RecordMessenger(Messenger, Mapping[str, LayerRecord]):  # type: ignore[misc]
+class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
     """Record location, scale and KL of every neuron by layer path; see `record`.
 
     Example:

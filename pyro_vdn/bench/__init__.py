@@ -1,0 +1,1 @@
+"""Benchmarks: speed beside hand-written code, and prediction beside honest references."""

@@ -1,0 +1,106 @@
+"""Results of benchmarks: files of runs, their means with standard errors, and tables of them."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs with its standard error.
+
+    Args:
+        mean: The mean.
+        standard_error: Its standard error; not a number for a single run.
+
+    Example:
+        >>> print(Estimate.of([1.0, 2.0, 3.0]))
+        2.000 ± 0.577
+    """
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Estimate from one value per run."""
+        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(statistics.fmean(values), error)
+
+    def __str__(self) -> str:
+        if math.isnan(self.standard_error):
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} ± {self.standard_error:.3f}"
+
+
+def environment() -> dict[str, Any]:
+    """Return what a benchmark ran on: versions, processor, threads."""
+    return {
+        "pyro_vdn": version("pyro-vdn"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def collect(runs: Iterable[Mapping[str, Any]], method: str, metric: str) -> list[float]:
+    """Return one metric of one method, run by run, leaving out runs without it."""
+    values = [run["metrics"].get(metric) for run in runs if run["method"] == method]
+    return [float(value) for value in values if value is not None]
+
+
+def methods(runs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the methods of runs in the order of their first appearance."""
+    return list(dict.fromkeys(run["method"] for run in runs))
+
+
+def markdown_table(runs: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """Return a Markdown table of mean ± standard error, one row per method.
+
+    Args:
+        runs: One mapping per run with ``method`` and ``metrics``.
+        columns: Heading by name of the metric.
+
+    Returns:
+        The table.
+
+    Example:
+        >>> runs = [{"method": "a", "metrics": {"nll": nll}} for nll in (1.0, 2.0)]
+        >>> print(markdown_table(runs, {"nll": "NLL"}))
+        | | NLL |
+        | --- | --- |
+        | a | 1.500 ± 0.500 |
+    """
+    lines = ["| | " + " | ".join(columns.values()) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for method in methods(runs):
+        cells = []
+        for metric in columns:
+            values = collect(runs, method, metric)
+            cells.append(_cell(values))
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    if all(value == values[0] and value >= 100 for value in values):
+        return f"{values[0]:,.0f}"
+    return str(Estimate.of(values))
+
+
+def paired_difference(
+    runs: Sequence[Mapping[str, Any]], method: str, other: str, metric: str
+) -> Estimate:
+    """Return the mean of `method - other` over runs paired by seed or split, with its error."""
+    mine, theirs = collect(runs, method, metric), collect(runs, other, metric)
+    return Estimate.of([a - b for a, b in zip(mine, theirs, strict=True)])

@@ -53,7 +53,16 @@ def environment() -> dict[str, Any]:
 
 
 def collect(runs: Iterable[Mapping[str, Any]], method: str, metric: str) -> list[float]:
-    """Return one metric of one method, run by run, leaving out runs without it."""
+    """Return one metric of one method, run by run, leaving out runs without it.
+
+    Args:
+        runs: One mapping per run with ``method`` and ``metrics``.
+        method: Name of the method.
+        metric: Name of the metric.
+
+    Returns:
+        One value per run that has the metric.
+    """
     values = [run["metrics"].get(metric) for run in runs if run["method"] == method]
     return [float(value) for value in values if value is not None]
 
@@ -101,6 +110,16 @@ def _cell(values: Sequence[float]) -> str:
 def paired_difference(
     runs: Sequence[Mapping[str, Any]], method: str, other: str, metric: str
 ) -> Estimate:
-    """Return the mean of `method - other` over runs paired by seed or split, with its error."""
+    """Return the mean of `method - other` over runs paired by seed or split, with its error.
+
+    Args:
+        runs: One mapping per run with ``method`` and ``metrics``, both methods in the same order.
+        method: Name of one method.
+        other: Name of the method it is compared with.
+        metric: Name of the metric.
+
+    Returns:
+        The mean difference with its standard error.
+    """
     mine, theirs = collect(runs, method, metric), collect(runs, other, metric)
     return Estimate.of([a - b for a, b in zip(mine, theirs, strict=True)])

@@ -60,17 +60,19 @@ class RidgeForecaster:
     def log_prob_joint(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the log density of whole trajectories under the full covariance, `(rows,)`."""
         residual = y - self.mean(x)
-        tril = torch.linalg.cholesky(self.covariance)
+        tril: Tensor = torch.linalg.cholesky(self.covariance)
         solved = torch.linalg.solve_triangular(tril, residual.mT, upper=False)
         log_det = 2 * tril.diagonal().log().sum()
         horizon = y.shape[-1]
-        return -0.5 * (solved.square().sum(0) + log_det + horizon * math.log(2 * math.pi))
+        distance: Tensor = solved.square().sum(0)
+        return -0.5 * (distance + log_det + horizon * math.log(2 * math.pi))
 
     def draw(self, x: Tensor, num_samples: int) -> Tensor:
         """Return trajectories, `(draws, rows, horizon)`."""
         tril = torch.linalg.cholesky(self.covariance)
         noise = torch.randn(num_samples, len(x), len(tril), dtype=torch.float64)
-        return self.mean(x) + noise @ tril.mT
+        draws: Tensor = self.mean(x) + noise @ tril.mT
+        return draws
 
 
 def _centred(x: Tensor, values: Tensor) -> Tensor:

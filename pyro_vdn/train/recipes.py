@@ -46,7 +46,7 @@ class _Recipe:
     joint_weight: float = 0.05
     inflation: float = 0.0
     variance_weight: float = 0.0
-    kl: float = 1e-3
+    kl: float = 1e-2
     max_steps: int = 3000
     batch_size: int = 128
     learning_rate: float = 2e-3
@@ -187,7 +187,7 @@ class RegressionRecipe(_Recipe):
     batch_size: int = 32
     learning_rate: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.03
+    weight_decay: float = 0.3
     clip: float = 5.0
     evaluate_every: int = 100
     num_samples: int = 200

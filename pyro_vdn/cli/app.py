@@ -1,0 +1,65 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Annotated
+
+import typer
+
+from pyro_vdn import __version__
+from pyro_vdn.cli import data, evaluate, fit, predict
+
+BENCH = "pyro_vdn.bench.app"
+"""A module with a Typer app named ``app``; it becomes ``pyro-vdn bench`` where it exists."""
+
+
+def make_app() -> typer.Typer:
+    """Return the application with every command that is installed."""
+    app = typer.Typer(
+        name="pyro-vdn",
+        help="Variational distributional neurons for Pyro: train, score and predict.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    app.add_typer(fit.app, name="fit")
+    app.command("evaluate")(evaluate.evaluate)
+    app.command("predict")(predict.predict)
+    app.add_typer(data.app, name="data")
+    bench = _bench()
+    if bench is not None:
+        app.add_typer(bench, name="bench")
+    return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pyro-vdn {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _bench() -> typer.Typer | None:
+    try:
+        found = importlib.util.find_spec(BENCH)
+    except ModuleNotFoundError:
+        return None
+    if found is None:
+        return None
+    app: typer.Typer = importlib.import_module(BENCH).app
+    return app

@@ -1,0 +1,216 @@
+"""``pyro-vdn fit``: train neurons and their twin, score both, write a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pyro_vdn.cli.errors import Stopped, reported
+from pyro_vdn.cli.threads import set_threads
+
+if TYPE_CHECKING:
+    from pyro_vdn.train.problem import Recipe
+
+app = typer.Typer(
+    help="Train distributional neurons and their deterministic twin, and score both.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Seed of weights, batches and noise.", min=0, show_default="0"),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Training steps of each of the two models.", min=1, show_default="as the recipe says"
+    ),
+]
+Threads = Annotated[
+    int, typer.Option(help="CPU threads; models this small run best on one.", min=1)
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the run; new or empty.",
+        show_default="runs/TASK-DATA-TIME",
+        file_okay=True,
+    ),
+]
+Demo = Annotated[bool, typer.Option("--demo", help="Smaller budget: minutes on two cores.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue the interrupted run in --out, with its own settings."),
+]
+NoTwin = Annotated[bool, typer.Option("--no-twin", help="Train the neurons only.")]
+
+
+@app.command("forecasting")
+@reported
+def forecasting(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Series: etth1, etth2, exchange, or a CSV file, a row per time step.",
+            show_default="etth1",
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Channel to forecast; repeat for several.",
+            show_default="every column but the time",
+        ),
+    ] = None,
+    input_length: Annotated[
+        int | None, typer.Option(help="Steps to look back on.", min=2, show_default="336")
+    ] = None,
+    horizon: Annotated[
+        int | None, typer.Option(help="Steps to forecast.", min=1, show_default="96")
+    ] = None,
+    units: Annotated[
+        int | None,
+        typer.Option(help="Number of distributional neurons.", min=1, show_default="48"),
+    ] = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    out: Out = None,
+    demo: Demo = False,
+    resume: Resume = False,
+    no_twin: NoTwin = False,
+    threads: Threads = 1,
+) -> None:
+    """Forecast a series: `pyro-vdn fit forecasting --demo --out runs/demo`."""
+    from pyro_vdn.train.recipes import ForecastingRecipe
+
+    set_threads(threads)
+    lengths = {"input_length": input_length, "horizon": horizon, "num_units": units}
+    given = {"data": data, "target": target, "seed": seed, "steps": steps, **lengths}
+    if resume:
+        _resume(out, "forecasting", {**given, "demo": demo or None}, not no_twin)
+        return
+    recipe = ForecastingRecipe.demo() if demo else ForecastingRecipe()
+    recipe = replace(recipe, **{name: value for name, value in lengths.items() if value})
+    if recipe.kernel_size > recipe.input_length:
+        recipe = replace(recipe, kernel_size=recipe.input_length - 1 + recipe.input_length % 2)
+    if steps:
+        recipe = recipe.with_steps(steps)
+    _start(recipe, data or "etth1", target or [], 0, None, seed or 0, out, not no_twin)
+
+
+@app.command("regression")
+@reported
+def regression(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Table: energy, concrete, ... (`pyro-vdn data list`), or a CSV file.",
+            show_default="energy",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column to predict; for a CSV file only.")
+    ] = None,
+    split: Annotated[
+        int | None,
+        typer.Option(help="Which of the 20 standard splits.", min=0, max=19, show_default="0"),
+    ] = None,
+    accept: Annotated[str | None, typer.Option(help="Consent that a data set asks for.")] = None,
+    units: Annotated[
+        int | None,
+        typer.Option(help="Number of distributional neurons.", min=1, show_default="50"),
+    ] = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    out: Out = None,
+    demo: Demo = False,
+    resume: Resume = False,
+    no_twin: NoTwin = False,
+    threads: Threads = 1,
+) -> None:
+    """Predict one column of a table: `pyro-vdn fit regression --data houses.csv --target price`."""
+    from pyro_vdn.train.recipes import RegressionRecipe
+
+    set_threads(threads)
+    if resume:
+        given = {"data": data, "target": target, "split": split, "accept": accept}
+        rest = {"num_units": units, "seed": seed, "steps": steps, "demo": demo or None}
+        _resume(out, "regression", {**given, **rest}, not no_twin)
+        return
+    recipe = RegressionRecipe.demo() if demo else RegressionRecipe()
+    if units:
+        recipe = replace(recipe, num_units=units)
+    if steps:
+        recipe = recipe.with_steps(steps)
+    targets = [target] if target else []
+    _start(recipe, data or "energy", targets, split or 0, accept, seed or 0, out, not no_twin)
+
+
+def _start(
+    recipe: Recipe,
+    data: str,
+    target: list[str],
+    split: int,
+    accept: str | None,
+    seed: int,
+    out: Path | None,
+    twin: bool,
+) -> None:
+    from pyro_vdn.train.problem import Source
+    from pyro_vdn.train.run import start_run
+
+    source = Source(data, tuple(target), split, accept)
+    if source.is_file and Path(data).exists():
+        source = replace(source, data=str(Path(data).resolve()))
+    if out is None:
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        out = Path("runs") / f"{recipe.task}-{source.name}-{stamp}"
+    problem, config = start_run(source, recipe, seed, out)
+    _complete(problem, config, out, twin)
+
+
+def _resume(out: Path | None, task: str, given: dict[str, Any], twin: bool) -> None:
+    from pyro_vdn.errors import InputError
+    from pyro_vdn.train.run import resume_run
+
+    if out is None:
+        raise InputError(
+            "--out", expected="the folder of the run", got="none", hint="--resume --out DIR"
+        )
+    for name, value in given.items():
+        if value:
+            option = "--units" if name == "num_units" else f"--{name.replace('_', '-')}"
+            raise InputError(
+                option,
+                expected="no settings beside --resume and --out: the run keeps its own",
+                got=f"{option} {value}",
+                hint=f"pyro-vdn fit {task} --out {out} --resume",
+            )
+    problem, config = resume_run(out)
+    if problem.recipe.task != task:
+        raise InputError(
+            str(out),
+            expected=f"a run of {task}",
+            got=f"one of {problem.recipe.task}",
+            hint=f"pyro-vdn fit {problem.recipe.task} --out {out} --resume",
+        )
+    _complete(problem, config, out, twin)
+
+
+def _complete(problem: Any, config: Any, out: Path, twin: bool) -> None:
+    from pyro_vdn.cli.table import show_report
+    from pyro_vdn.train.run import Interrupted, complete_run
+
+    try:
+        report = complete_run(
+            problem, config, out, twin=twin, say=lambda message: typer.echo(message, err=True)
+        )
+    except Interrupted as stop:
+        command = f"pyro-vdn fit {problem.recipe.task} --out {out} --resume"
+        raise Stopped(out, stop.kept, command) from stop
+    show_report(report)

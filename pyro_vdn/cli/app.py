@@ -12,7 +12,7 @@ from pyro_vdn import __version__
 from pyro_vdn.cli import data, evaluate, fit, predict
 
 BENCH = "pyro_vdn.bench.app"
-"""A module with a Typer app named ``app``; it becomes ``pyro-vdn bench`` where it exists."""
+"""The module whose Typer app ``app`` becomes ``pyro-vdn bench``, where it is installed."""
 
 
 def make_app() -> typer.Typer:
@@ -31,9 +31,13 @@ def make_app() -> typer.Typer:
     app.command("evaluate")(evaluate.evaluate)
     app.command("predict")(predict.predict)
     app.add_typer(data.app, name="data")
-    bench = _bench()
-    if bench is not None:
-        app.add_typer(bench, name="bench")
+    if importlib.util.find_spec("pyro_vdn.bench") is not None:
+        passed_on = {
+            "allow_extra_args": True,
+            "ignore_unknown_options": True,
+            "help_option_names": [],
+        }
+        app.command("bench", context_settings=passed_on)(_bench)
     return app
 
 
@@ -54,12 +58,8 @@ def _root(
     pass
 
 
-def _bench() -> typer.Typer | None:
-    try:
-        found = importlib.util.find_spec(BENCH)
-    except ModuleNotFoundError:
-        return None
-    if found is None:
-        return None
+def _bench(context: typer.Context) -> None:
+    """Run the benchmarks (`pyro-vdn bench --help` lists them)."""
+    # Imported when it is called, so that the help of the other commands stays quick.
     app: typer.Typer = importlib.import_module(BENCH).app
-    return app
+    app(args=context.args, prog_name="pyro-vdn bench")

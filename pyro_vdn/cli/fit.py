@@ -89,7 +89,7 @@ def forecasting(
     from pyro_vdn.train.recipes import ForecastingRecipe
 
     set_threads(threads)
-    lengths = {"input_length": input_length, "horizon": horizon, "num_units": units}
+    lengths: dict[str, Any] = {"input_length": input_length, "horizon": horizon, "num_units": units}
     given = {"data": data, "target": target, "seed": seed, "steps": steps, **lengths}
     if resume:
         _resume(out, "forecasting", {**given, "demo": demo or None}, not no_twin)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vdn.diagnostics import ArviZData, UnitActivity, to_arviz
 from pyro_vdn.infer import predict
 from pyro_vdn.infer.plates import guess_max_plate_nesting
-from pyro_vdn.nn.sites import is_neuron
+from pyro_vdn.nn.sites import is_neuron, layer_of
 from pyro_vdn.train.problem import Problem
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -52,7 +52,10 @@ def draws_to_arviz(
     density = predict(model, guide, x, y=y, num_samples=num_samples)
     best = density if density.closed_form is None else density.closed_form
     names = _names(problem)
-    dims: dict[str, list[str]] = {name: ["row", f"{name}_unit"] for name in neurons}
+    unit_of = {layer_of(name): f"{name.removesuffix('z')}unit" for name in neurons}
+    if len(unit_of) == 1:
+        unit_of = dict.fromkeys(unit_of, "unit")
+    dims: dict[str, list[str]] = {name: ["row", unit_of[layer_of(name)]] for name in neurons}
     dims |= {site: ["row", names["output"]], "x": ["row", names["input"]]}
     dims |= {name: ["row"] for name in ("log_density", "log_density_joint", "target_mean")}
     dims |= {"target_scale": ["row"], "log_density": ["row", names["output"]]}
@@ -61,7 +64,7 @@ def draws_to_arviz(
         for name, values in activity.to_arrays().items():
             key = f"{path}.{name}" if path else name
             statistics[key] = values
-            dims[key] = [f"{path}.z_unit" if path else "z_unit"]
+            dims[key] = [unit_of[path]]
     groups: dict[str, dict[str, Any]] = {
         "posterior": dict(neurons),
         "posterior_predictive": {site: outcome},

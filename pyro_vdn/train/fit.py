@@ -160,21 +160,20 @@ class _Run:
         self.options = options
         self.keep = KeepCheckpoints(folder)
         self.callbacks: list[Any] = [self.keep, *callbacks]
-        self.stopper = None
+        self.stopper: Any = None
         if options.patience is not None:
             self.stopper = lightning.callbacks.EarlyStopping(MONITOR, patience=options.patience)
             self.callbacks.append(self.stopper)
         if progress:
             label = progress if isinstance(progress, str) else "training"
             self.callbacks.append(ConsoleProgress(label))
-        self.make_trainer = lambda step: _make_trainer(options, folder, self.callbacks, step)
         self.train, self.validation = train, validation
         self.row_batches = RowBatches
 
     def __call__(self, start: Path | None) -> FitResult:
         began = time.perf_counter()
         step = 0 if start is None else int(load_checkpoint(start)["global_step"])
-        trainer = self.make_trainer(step)
+        trainer = _make_trainer(self.options, self.keep.folder, self.callbacks, step)
         interrupted = False
         with _interrupts_kept():
             try:
@@ -199,7 +198,7 @@ class _Run:
             interrupted=interrupted,
             stopped_early=stopped_early,
             seconds=time.perf_counter() - began,
-            checkpoint=best,
+            checkpoint=best if best.exists() else None,
         )
 
     def _loaders(self, trainer: Any) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 import pyro
+from torch import nn
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import PACmELBO
@@ -81,8 +82,9 @@ class _Recipe:
             evaluate_every=max(1, min(self.evaluate_every, max_steps // 4)),
         )
 
-    def _effects(self, model: Program, twin: bool) -> Program:
+    def _effects(self, model: nn.Module, twin: bool) -> Program:
         """Wrap a model as it is trained: the point-valued twin, or with the weighted KL."""
+        model.float()  # data sets come in single precision, whatever torch's default is
         program: Program = deterministic(model) if twin else kl_weight(model, self.kl)
         return program
 

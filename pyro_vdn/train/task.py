@@ -12,7 +12,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from pyro_vdn.errors import VDNError
+from pyro_vdn.errors import RunFolderError, VDNError
 from pyro_vdn.infer import LocalELBO, log_density
 from pyro_vdn.train.batches import Pair
 from pyro_vdn.train.checkpoint import random_state, set_random_state
@@ -82,13 +82,18 @@ class TrainingTask(lightning.LightningModule):
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> None:
         """Copy what `state_dict` returned into the tensors of model and guide."""
-        for name, module in self._modules_held().items():
-            prefix = f"{name}."
-            own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-            module.load_state_dict(own)
-        with torch.no_grad():
-            for name, value in self.late.items():
-                value.copy_(state_dict[f"param.{name}"])
+        try:
+            for name, module in self._modules_held().items():
+                own = {k: v for k, v in state_dict.items() if k.startswith(f"{name}.")}
+                module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in own.items()})
+            with torch.no_grad():
+                for name, value in self.late.items():
+                    value.copy_(state_dict[f"param.{name}"])
+        except (RuntimeError, KeyError) as error:
+            raise RunFolderError(
+                "checkpoint: expected the parameters of this model, got those of another model "
+                f"({error}). Try: the model that the checkpoint was made with, or a new run."
+            ) from error
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with the rate of `FitOptions.rate`."""

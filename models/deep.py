@@ -20,6 +20,7 @@ from pyro_vdn.nn import (
     StudentTLikelihood,
     VariationalNeurons,
 )
+from pyro_vdn.nn.shapes import check_rows_at
 
 
 class DeepRegression(PyroModule):
@@ -84,12 +85,13 @@ class DeepRegression(PyroModule):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the outputs of `x`, shape `(..., rows, num_outputs)`."""
+        check_rows_at("x", x, self.layers[0].shape.in_features)
         with pyro.plate("data", x.shape[-2], dim=-2):
             first, *rest = self.layers
             z = first(x)
             for layer in rest:
                 z = layer(torch.relu(z))
             outcome = self.likelihood(self.readout(z))
-            offer = self.readout.offer(self.likelihood)
+            offer = self.readout.offer(z, self.likelihood)
             sampled: Tensor = pyro.sample("y", outcome, obs=y, infer=offer)
         return sampled

@@ -15,6 +15,7 @@ from pyro_vdn.nn import (
     VariationalNeurons,
     normalise_window,
 )
+from pyro_vdn.nn.shapes import check_rows_at
 
 
 class Forecaster(PyroModule):
@@ -73,13 +74,14 @@ class Forecaster(PyroModule):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the forecast of windows `x`, shape `(..., rows, horizon)`."""
+        check_rows_at("x", x, self.encoder.input_length)
         with pyro.plate("data", x.shape[-2], dim=-2):
             window = normalise_window(x)
             h = self.encoder(window.values)
             z = self.neurons(h)
             loc = window.units.restore(self.readout(z))
             outcome = self.likelihood(loc, h, spread=window.units.spread)
-            offer = self.readout.offer(self.likelihood, h, units=window.units)
+            offer = self.readout.offer(z, self.likelihood, h, units=window.units)
             observed = None if y is None else y.unsqueeze(-2)
             sampled: Tensor = pyro.sample("y", outcome, obs=observed, infer=offer)
         return sampled.squeeze(-2)

@@ -18,6 +18,7 @@ from pyro_vdn.nn import (
     StudentTLikelihood,
     VariationalNeurons,
 )
+from pyro_vdn.nn.shapes import check_rows_at
 
 
 class Regression(PyroModule):
@@ -71,9 +72,10 @@ class Regression(PyroModule):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the outputs of `x`, shape `(..., rows, num_outputs)`."""
+        check_rows_at("x", x, self.encoder.in_features)
         with pyro.plate("data", x.shape[-2], dim=-2):
             z = self.neurons(self.encoder(x))
             outcome = self.likelihood(self.readout(z))
-            offer = self.readout.offer(self.likelihood)
+            offer = self.readout.offer(z, self.likelihood)
             sampled: Tensor = pyro.sample("y", outcome, obs=y, infer=offer)
         return sampled

@@ -10,6 +10,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
 from pyro_vdn.nn import VariationalNeurons
+from pyro_vdn.nn.shapes import check_rows_at
 
 
 class SingleNeuron(PyroModule):
@@ -54,6 +55,7 @@ class SingleNeuron(PyroModule):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the outcome of `x`, shape `(..., rows, 1)`."""
+        check_rows_at("x", x, self.neuron.shape.in_features)
         with pyro.plate("data", x.shape[-2], dim=-2):
             z = self.neuron(x)
             sampled: Tensor = pyro.sample("y", dist.Normal(self.readout(z), self.noise), obs=y)

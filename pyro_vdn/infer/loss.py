@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.plates import guess_max_plate_nesting
-from pyro_vdn.infer.single_pass import Pass, Program, Site, run_single_pass
+from pyro_vdn.infer.single_pass import PARTICLES, Pass, Program, Site, run_single_pass
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.nn.sites import layer_of
 
@@ -166,9 +166,7 @@ class SinglePassLoss(ELBO):
         else:
             if math.isinf(self.max_plate_nesting):
                 self.max_plate_nesting = 1 + guess_max_plate_nesting(model, args, kwargs)
-            with pyro.plate(
-                "num_particles_vectorized", self.num_particles, dim=-self.max_plate_nesting
-            ):
+            with pyro.plate(PARTICLES, self.num_particles, dim=-self.max_plate_nesting):
                 yield run_single_pass(model, guide, args, kwargs)
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:

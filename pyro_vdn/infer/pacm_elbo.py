@@ -11,8 +11,10 @@ from pyro_vdn.errors import InputError
 from pyro_vdn.infer.loss import SinglePassLoss
 from pyro_vdn.infer.single_pass import Pass, Site
 from pyro_vdn.nn.integrated import Integrated
+from pyro_vdn.nn.neurons import LayerOutput
+from pyro_vdn.nn.readouts import MarginalOffer
 from pyro_vdn.nn.sites import MARGINAL, OUTPUT, POSTERIOR
-from pyro_vdn.poutine.dropout import DroppedOut
+from pyro_vdn.poutine.clamp import is_normal
 
 
 class PACmELBO(SinglePassLoss):
@@ -99,10 +101,10 @@ class PACmELBO(SinglePassLoss):
                 "closed_form",
                 expected="a likelihood site that offers its marginal",
                 got=f"none among {[site.name for site in run.observed]}",
-                hint="pyro.sample(..., infer=readout.offer(likelihood)) with a LinearReadout, "
+                hint="pyro.sample(..., infer=readout.offer(z, likelihood)) with a LinearReadout, "
                 "or closed_form=False",
             )
-        return {site.name: marginal for site in sites if (marginal := integrate_last(run, site))}
+        return {site.name: marginal for site in sites if (marginal := integrate_read(run, site))}
 
     def _row_log_prob(self, site: Site, integrated: Integrated | None) -> Tensor:
         """Return each row's log density, `(..., rows, 1)`, without the site's scale."""
@@ -161,21 +163,20 @@ class PACmELBO(SinglePassLoss):
         return scale
 
 
-def integrate_last(run: Pass, site: Site) -> Integrated | None:
-    """Return a likelihood with the last neurons of a pass integrated out, as its site offers.
+def integrate_read(run: Pass, site: Site) -> Integrated | None:
+    """Return a likelihood with the neurons that it reads integrated out, as its site offers.
 
     Args:
         run: The pass.
         site: A likelihood site of it that offers its marginal.
 
     Returns:
-        The predictive distribution, or None where the last neurons must be sampled.
+        The predictive distribution, or None where these neurons are observed or not normal.
     """
-    if not run.neurons:
-        return None
-    last = run.neurons[-1]
-    posterior = last.infer[POSTERIOR]()
-    if isinstance(posterior, DroppedOut):
-        return None
-    integrated: Integrated = site.infer[MARGINAL](last.infer[OUTPUT](posterior))
-    return integrated
+    offer: MarginalOffer = site.infer[MARGINAL]
+    for neurons in run.neurons:
+        output: LayerOutput = neurons.infer[OUTPUT]
+        if output.value is offer.reads:
+            posterior = neurons.infer[POSTERIOR]()
+            return offer.integrate(output.moments(posterior)) if is_normal(posterior) else None
+    return None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.infer.pacm_elbo import integrate_last
+from pyro_vdn.infer.pacm_elbo import integrate_read
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import Program, run_single_pass
 from pyro_vdn.nn.shapes import check_positive
@@ -334,7 +334,7 @@ def _closed_form(
     outcome = next((other for other in (*run.others, *run.observed) if other.name == site), None)
     if outcome is None or MARGINAL not in outcome.infer or len(run.neurons) != 1:
         return None
-    integrated = integrate_last(run, outcome)
+    integrated = integrate_read(run, outcome)
     if integrated is None:
         return None
     if y is None:

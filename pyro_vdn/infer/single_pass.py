@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import pyro.poutine
 import torch
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
@@ -22,6 +23,8 @@ from pyro_vdn.nn.sites import LOCAL, POSTERIOR, PRIOR, Message
 from pyro_vdn.poutine.posterior import PosteriorMessenger
 
 Program = Callable[..., Any]
+#: Name of the plate of vectorised particles, the one that Pyro's losses use.
+PARTICLES = "num_particles_vectorized"
 
 
 class OfferedGuide(Protocol):
@@ -185,6 +188,8 @@ class _SinglePassMessenger(PosteriorMessenger):
             infer=msg["infer"],
             plates=msg["cond_indep_stack"],
         )
+        if is_validation_enabled():
+            _check_plates(site)
         if prior is not None:
             self.result.neurons.append(site)
         elif msg["is_observed"]:
@@ -202,6 +207,23 @@ class _SinglePassMessenger(PosteriorMessenger):
                 hint="observe it, or train with pyro.infer.Trace_ELBO or TraceEnum_ELBO",
             )
         self.result.others.append(site)
+
+
+def _check_plates(site: Site) -> None:
+    """Refuse rows that no plate declares, as Pyro's losses do: particles would go astray.
+
+    Dimensions to the right of a declared one, such as the outputs of a row, need no plate.
+    """
+    own = {frame.dim for frame in site.plates if frame.name != PARTICLES and frame.vectorized}
+    particles = {frame.dim for frame in site.plates if frame.name == PARTICLES}
+    for dim in range(-len(site.batch_shape), min(own, default=0)):
+        if site.batch_shape[dim] > 1 and dim not in particles:
+            raise InputError(
+                f"site '{site.name}'",
+                expected="every batch dimension in a plate",
+                got=f"dimension {dim} of size {site.batch_shape[dim]} in none",
+                hint='`with pyro.plate("data", x.shape[-2], dim=-2):` around it, or `.to_event(1)`',
+            )
 
 
 def run_single_pass(model: Program, guide: Program, args: Any, kwargs: Any) -> Pass:

@@ -47,6 +47,8 @@ class VariationalNeurons(nn.Module):
         for ``"flatten"``. The site ``<attribute path>.z`` has batch shape `(..., num_units)` and,
         for k > 1, event shape `(latent_dim,)`.
 
+    A layer that runs on its own is called ``z``; layers of one program belong into one module.
+
     Raises:
         InputError: For a size that is not positive, an unknown pool, or an input of the wrong dtype
             or last dimension.
@@ -93,18 +95,20 @@ class VariationalNeurons(nn.Module):
         check_features(f"input of {type(self).__name__}", h, self.shape.in_features)
         path = sites.attribute_path(self)
         batch_shape = Size((*h.shape[:-1], self.shape.num_units))
+        output = LayerOutput(self._output_moments)
         infer = {
             sites.POSTERIOR: functools.cache(
                 lambda: self._over_units(self.posterior(h), batch_shape)
             ),
-            sites.OUTPUT: self._output_moments,
+            sites.OUTPUT: output,
         }
         with NeuronPlate(sites.units_plate(path), self.shape.num_units):
             prior = self._over_units(self.prior(h), batch_shape)
             z: Tensor = pyro.sample(sites.latent_site(path), prior, infer=infer)
             if self.local_decoder is not None:
                 self.local_decoder(sites.local_site(path), h, z)
-        return self._pooled(z)
+        output.value = self._pooled(z)
+        return output.value
 
     def extra_repr(self) -> str:
         """Say the sizes in the module's printed form."""
@@ -115,6 +119,13 @@ class VariationalNeurons(nn.Module):
     def _over_units(self, distribution: dist.Distribution, batch_shape: Size) -> dist.Distribution:
         """Expand a distribution, possibly scalar, to the layer's batch and event shape."""
         missing = self.shape.event_dim - distribution.event_dim
+        if missing and len(distribution.batch_shape):
+            raise InputError(
+                type(distribution).__name__,
+                expected=f"an event of {self.shape.latent_dim} latent dimensions, or a scalar",
+                got=f"batch shape {tuple(distribution.batch_shape)} and no event",
+                hint="return a distribution of batch shape (num_units,) after `.to_event(1)`",
+            )
         if missing:
             latent = batch_shape + self.shape.latent[1:]
             return distribution.expand(latent).to_event(missing)
@@ -133,6 +144,22 @@ class VariationalNeurons(nn.Module):
         if self.shape.latent_dim > 1 and self.pool == "mean":
             variance = variance / self.shape.latent_dim
         return Moments(self._pooled(posterior.mean), self._pooled(variance))
+
+
+class LayerOutput:
+    """What a layer passed on, with its moments: the offer by which a readout finds its neurons.
+
+    Args:
+        moments: A function from the distribution of the layer's latents to moments of its output.
+
+    Example:
+        >>> LayerOutput(lambda latents: Moments(latents.mean, latents.variance)).value is None
+        True
+    """
+
+    def __init__(self, moments: Callable[[dist.Distribution], Moments]) -> None:
+        self.moments = moments
+        self.value: Tensor | None = None
 
 
 def _bound(part: nn.Module, shape: LayerShape) -> nn.Module:

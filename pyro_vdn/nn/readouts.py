@@ -60,6 +60,26 @@ class IntegrableLikelihood(Protocol):
         ...
 
 
+class MarginalOffer(NamedTuple):
+    """The offer of a likelihood site: which layer output it reads, and how to integrate it out.
+
+    Args:
+        reads: The tensor that a layer of neurons passed on.
+        integrate: A function from the moments of that output to the predictive distribution.
+
+    Example:
+        >>> from pyro_vdn.nn import NormalLikelihood, OutputScale
+        >>> readout = LinearReadout(3, 2)
+        >>> z = torch.zeros(5, 3)
+        >>> offer = readout.offer(z, NormalLikelihood(OutputScale(2)))[MARGINAL]
+        >>> offer.integrate(Moments(z, torch.ones(5, 3))).mean.shape
+        torch.Size([5, 2])
+    """
+
+    reads: Tensor
+    integrate: Callable[[Moments], Integrated]
+
+
 class LinearReadout(nn.Module):
     r"""The readout `W act(z) + b`, with mean and covariance in closed form for normal units.
 
@@ -113,18 +133,20 @@ class LinearReadout(nn.Module):
 
     def offer(
         self,
+        z: Tensor,
         likelihood: IntegrableLikelihood,
         features: Tensor | None = None,
         *,
         units: Units | None = None,
-    ) -> dict[str, Callable[[Moments], Integrated]]:
-        """Return an `infer` dictionary with an offer to integrate the last neurons out.
+    ) -> dict[str, MarginalOffer]:
+        """Return an `infer` dictionary that offers a likelihood with its neurons integrated out.
 
-        It is for the site that the likelihood observes. Sampling programs ignore the offer; the
-        closed form of `PACmELBO` and `predict` take it.
+        Sampling programs ignore the offer; the closed form of `PACmELBO` and `predict` take it.
 
         Args:
-            likelihood: The likelihood that the site observes.
+            z: The output of a layer of neurons, as this readout reads it, `(..., in_features)`.
+            likelihood: The likelihood that the site observes; it must depend on `z` through this
+                readout alone.
             features: What the likelihood's scale depends on, `(..., features)`, where it depends on
                 anything.
             units: The units of the observations, where the readout is restored to them.
@@ -139,7 +161,7 @@ class LinearReadout(nn.Module):
                 read = read.affine(*units)
             return likelihood.integrate(read, features)
 
-        return {MARGINAL: integrate}
+        return {MARGINAL: MarginalOffer(z, integrate)}
 
 
 def offers_marginal(infer: dict[str, Any]) -> bool:

@@ -64,6 +64,18 @@ def check_positive(**sizes: int) -> None:
             )
 
 
+def check_rows_at(what: str, x: Tensor, in_features: int) -> None:
+    """Raise `InputError` unless `x` is floating, of shape `(..., rows, in_features)`, with rows."""
+    check_features(what, x, in_features)
+    if x.dim() < 2 or x.shape[-2] == 0:
+        raise InputError(
+            what,
+            expected=f"shape (..., rows, {in_features}) with at least one row",
+            got=f"shape {tuple(x.shape)}",
+            hint="`x.unsqueeze(-2)` for a single row; skip empty batches",
+        )
+
+
 def check_features(what: str, x: Tensor, in_features: int) -> None:
     """Raise `InputError` unless `x` is a floating tensor of shape `(..., in_features)`.
 

@@ -68,6 +68,15 @@ class Held(MaskedDistribution):
         return torch.where(mask, free, held)
 
 
+def is_normal(distribution: dist.Distribution) -> bool:
+    """Say whether every unit is normal, or held at a value, so that its moments tell all."""
+    if isinstance(distribution, Held):
+        return is_normal(distribution.base_dist) and is_normal(distribution.values)
+    if isinstance(distribution, (dist.Independent, MaskedDistribution)):
+        return is_normal(distribution.base_dist)
+    return isinstance(distribution, (dist.Normal, dist.Delta))
+
+
 class ClampMessenger(NeuronMessenger):
     """Hold chosen units at values, at their posterior mean, or at draws from their prior.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.sites import Message
+from pyro_vdn.nn.sites import Message, is_neuron
 from pyro_vdn.poutine.messenger import NeuronMessenger, for_layer, wrapped
 
 Weight = float | Tensor
@@ -34,6 +34,11 @@ class KLWeightMessenger(NeuronMessenger):
         for one in weight.values() if isinstance(weight, Mapping) else (weight,):
             _check(one)
         self.weight = weight
+
+    def _pyro_sample(self, msg: Message) -> None:
+        # Also where the site is observed, so that weighting and conditioning commute.
+        if is_neuron(msg):
+            self.on_neuron(msg)
 
     def on_neuron(self, msg: Message) -> None:
         """Scale the site."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +44,9 @@ class Wrapped(PyroModule):
         self.net = net
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        with pyro.plate("data", x.shape[-2], dim=-2):
+        with contextlib.ExitStack() as plates:  # one for every leading dimension: rows, tokens
+            for dim in range(-x.dim(), -1):
+                plates.enter_context(pyro.plate(f"rows{dim}", x.shape[dim], dim=dim))
             out = self.net(x)
             return pyro.sample("y", dist.Normal(out, 0.5), obs=y)
 

@@ -13,7 +13,7 @@ from pyro.nn import PyroModule
 from pyro_vdn.guides import NeuronGuide
 from torch import Tensor
 
-from pyro_vdn.infer.pacm_elbo import integrate_last
+from pyro_vdn.infer.pacm_elbo import integrate_read
 from pyro_vdn.infer.single_pass import run_single_pass
 from pyro_vdn.nn import (
     Integrated,
@@ -61,14 +61,15 @@ class Readable(PyroModule):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         units = self.units
         with pyro.plate("data", x.shape[-2], dim=-2):
-            loc = self.readout(self.neurons(x))
+            z = self.neurons(x)
+            loc = self.readout(z)
             if units is None:
                 outcome = self.likelihood(loc, x)
             else:
                 outcome = self.likelihood(units.restore(loc), x, spread=units.spread)
             if y is not None and outcome.event_dim:
                 y = y.unsqueeze(-2)
-            offer = self.readout.offer(self.likelihood, x, units=units)
+            offer = self.readout.offer(z, self.likelihood, x, units=units)
             return pyro.sample("y", outcome, obs=y, infer=offer)
 
 
@@ -81,7 +82,7 @@ def make_case(likelihood: Any, **kwargs: Any) -> tuple[Readable, Tensor, Tensor]
 def integrate(model: Readable, x: Tensor, y: Tensor) -> Integrated:
     with torch.no_grad():
         run = run_single_pass(model, NeuronGuide(model), (x, y), {})
-        result = integrate_last(run, run.observed[0])
+        result = integrate_read(run, run.observed[0])
     assert result is not None
     return result
 

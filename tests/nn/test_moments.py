@@ -88,5 +88,5 @@ def test_affine_moments() -> None:
 
 def test_offer_is_recognised() -> None:
     readout = LinearReadout(4, 3)
-    assert offers_marginal(readout.offer(None))  # type: ignore[arg-type]
+    assert offers_marginal(readout.offer(torch.zeros(1, 4), None))  # type: ignore[arg-type]
     assert not offers_marginal({})

@@ -536,8 +536,7 @@ class PerUnitPrior(nn.Module):
         return dist.Normal(torch.tensor([0.0, 10.0, 20.0]), 1.0)
 
 
-@pytest.mark.xfail(strict=True, reason="it is expanded along the latent dimensions instead")
 def test_a_prior_per_unit_is_not_taken_for_one_per_latent_dimension() -> None:
     layer = VariationalNeurons(4, 3, latent_dim=3, prior=PerUnitPrior())
-    mean = site_of(layer, torch.zeros(1, 4))["fn"].mean
-    torch.testing.assert_close(mean[0], torch.tensor([0.0, 10.0, 20.0]).unsqueeze(-1).expand(3, 3))
+    with pytest.raises(InputError, match=r"an event of 3 latent dimensions, or a scalar.*\(3,\)"):
+        layer(torch.zeros(1, 4))

@@ -286,14 +286,19 @@ def test_effects_commute(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["deterministic", "clamp", "dropout", "weight", "posterior", "record"]
-)
+@pytest.mark.parametrize("name", ["deterministic", "clamp", "dropout", "posterior", "record"])
 def test_an_observed_neuron_is_out_of_reach(name: str) -> None:
     effects = IDEMPOTENT | {"dropout": lambda m: dropout(m, 0.5)}
-    effects["weight"] = lambda m: kl_weight(m, 0.3)
     observed = pyro.poutine.condition(make_layer(), {"z": torch.linspace(-2, 2, UNITS)})
     assert_same_site(site_of(effects[name](observed)), site_of(observed))
+
+
+def test_weight_and_conditioning_commute() -> None:
+    layer, data = make_layer(), {"z": torch.linspace(-2, 2, UNITS)}
+    inside = kl_weight(pyro.poutine.condition(layer, data), 0.3)
+    outside = pyro.poutine.condition(kl_weight(layer, 0.3), data)
+    assert_same_site(site_of(inside), site_of(outside))
+    assert site_of(inside)["scale"] == 0.3
 
 
 def test_conditioning_around_the_posterior_gives_the_prior_back() -> None:

@@ -1,0 +1,64 @@
+"""The tables of the README, made from the files of results that it quotes."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from pyro_vdn.bench import forecasting, regression
+from pyro_vdn.bench.results import markdown_table
+
+#: File of results by name of the table.
+FILES = {
+    "demo": "demo.json",
+    "forecasting": "forecasting-etth1.json",
+    "regression": "regression-energy.json",
+    "speed": "speed.json",
+}
+
+
+def load_results(name: str) -> dict[str, Any]:
+    """Return the results behind a table, of `FILES`."""
+    text = files("pyro_vdn.bench").joinpath("reference", FILES[name]).read_text(encoding="utf-8")
+    results: dict[str, Any] = json.loads(text)
+    return results
+
+
+def table(name: str) -> str:
+    """Return a table of the README as Markdown.
+
+    Args:
+        name: A name of `FILES`.
+
+    Example:
+        >>> print(table("speed").splitlines()[1])
+        | --- | --- | --- | --- |
+    """
+    results = load_results(name)
+    if name == "speed":
+        return _speed_table(results)
+    columns = regression.COLUMNS if name == "regression" else forecasting.COLUMNS
+    return markdown_table(results["runs"], columns)
+
+
+def fill(text: str) -> str:
+    """Return a Markdown text with every marked table replaced by the current one."""
+    for name in FILES:
+        start, end = f"<!-- table: {name} -->", "<!-- end -->"
+        if start not in text:
+            continue
+        before, rest = text.split(start, 1)
+        text = f"{before}{start}\n{table(name)}\n{end}{rest.split(end, 1)[1]}"
+    return text
+
+
+def _speed_table(results: dict[str, Any]) -> str:
+    lines = ["| S | | relative time | relative peak memory |", "| --- | --- | --- | --- |"]
+    for result in results["results"]:
+        seconds, memory = result["milliseconds"], result["peak_mebibytes"]
+        for name in seconds:
+            time = seconds[name] / seconds["hand-written"]
+            peak = memory[name] / memory["hand-written"]
+            lines.append(f"| {result['num_particles']} | {name} | {time:.2f} | {peak:.2f} |")
+    return "\n".join(lines)

@@ -1,0 +1,34 @@
+"""Sizes and checks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pyro_vdn.models import DeepRegression, Forecaster, Regression, SingleNeuron
+
+from pyro_vdn.errors import InputError
+
+MODELS = {
+    "regression": lambda: Regression(4),
+    "deep": lambda: DeepRegression(4),
+    "forecasting": lambda: Forecaster(4, 2, kernel_size=3),
+    "single": lambda: SingleNeuron(4),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(0, 4), r"x: expected shape .* with at least one row, got shape \(0, 4\)"),
+        (torch.zeros(4), r"x: expected shape .* with at least one row, got shape \(4,\)"),
+        (torch.zeros(5, 3), r"x: expected shape \(\.\.\., 4\), got shape \(5, 3\)"),
+        (
+            torch.zeros(5, 4, dtype=torch.int64),
+            "x: expected a floating-point tensor, got torch.int64",
+        ),
+    ],
+)
+def test_models_refuse_bad_inputs(name: str, x: torch.Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MODELS[name]()(x)

@@ -20,7 +20,7 @@ from pyro_vdn.diagnostics import (
     pit,
     unit_activity,
 )
-from pyro_vdn.infer import Prediction, predict
+from pyro_vdn.infer import ClosedForm, Prediction, predict
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.predict import check_rows
 from pyro_vdn.nn.shapes import check_positive
@@ -34,8 +34,11 @@ Program = Callable[..., Any]
 class Metrics:
     r"""Scores of a predictive distribution in the units of the targets.
 
+    All are of one distribution: the closed form where the model offers it, else the mixture of
+    draws of the program.
+
     Args:
-        mse: Mean squared error of the predictive mean (closed form where the model offers it).
+        mse: Mean squared error of the predictive mean.
         mae: Mean absolute error of the predictive median, taken from draws.
         nll: Mean negative log predictive density of each output by itself, in nats.
         joint_nll: Negative log predictive density of all outputs of a row together, per output.
@@ -173,7 +176,7 @@ def evaluate_fully(
             )
             for name, value in _scores(prediction, y[rows]).items():
                 sums[name] = sums.get(name, 0.0) + float(value.double().mean()) * len(y[rows])
-            transforms.append(pit(prediction.draws, y[rows], seed=start))
+            transforms.append(pit(_best(prediction).draws, y[rows], seed=start))
             on_batch(len(y[rows]))
         parameters = count_parameters(model, guide, (x[:2], y[:2]))
     layers = {path: _activity(layer) for path, layer in seen.items() if _is_random(layer)}
@@ -190,11 +193,10 @@ def evaluate_fully(
 
 
 def _scores(prediction: Prediction, y: Tensor) -> dict[str, Tensor]:
-    form = prediction.closed_form
-    best = prediction if form is None else form
+    best = _best(prediction)
     assert best.log_prob_per_output is not None
     assert best.log_prob_joint is not None
-    draws = prediction.draws
+    draws = best.draws
     return {
         "mse": (best.mean - y).square(),
         "mae": (draws.median(0).values - y).abs(),
@@ -204,6 +206,11 @@ def _scores(prediction: Prediction, y: Tensor) -> dict[str, Tensor]:
         "coverage_90": coverage(draws, y, 0.9),
         "energy_score": energy_score(draws, y, fair=True),
     }
+
+
+def _best(prediction: Prediction) -> Prediction | ClosedForm:
+    """Return one predictive distribution for all scores: the closed form where there is one."""
+    return prediction.closed_form or prediction
 
 
 def _is_random(layer: LayerRecord) -> bool:

@@ -128,7 +128,7 @@ class TrainingTask(lightning.LightningModule):
         x, y = batch
         try:
             loss = self.loss.differentiable_loss(*self.programs, x, y) / y.numel()
-        except ValueError as error:  # a distribution that was given NaN as a parameter
+        except (ValueError, RuntimeError) as error:  # a distribution or a solver was given NaN
             if isinstance(error, VDNError) or self._finite():
                 raise
             raise self._diverged("nan") from error

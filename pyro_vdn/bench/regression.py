@@ -72,7 +72,7 @@ def _run(
         problem.train,
         problem.validation,
         loss=recipe.loss(),
-        options=recipe.options(split),
+        options=recipe.options(split, twin=twin),
         progress=f"{method}, split {split}",
     )
     pyro.set_rng_seed(split)

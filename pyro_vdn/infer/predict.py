@@ -32,17 +32,19 @@ class ClosedForm:
     Args:
         mean: `(rows, outputs)`.
         variance: `(rows, outputs)`.
+        draws: Draws of whole rows from it, `(draws, rows, outputs)`.
         log_prob_per_output: Log density of the targets, output by output, `(rows, outputs)`, or
             None without targets.
         log_prob_joint: Joint log density of each row's targets, `(rows,)`, or None without targets.
 
     Example:
-        >>> ClosedForm(torch.zeros(2, 1), torch.ones(2, 1)).mean.shape
+        >>> ClosedForm(torch.zeros(2, 1), torch.ones(2, 1), torch.zeros(10, 2, 1)).mean.shape
         torch.Size([2, 1])
     """
 
     mean: Tensor
     variance: Tensor
+    draws: Tensor
     log_prob_per_output: Tensor | None = None
     log_prob_joint: Tensor | None = None
 
@@ -192,7 +194,7 @@ def log_density(
     densities = []
     with torch.no_grad():
         for batch, target in _batches(inputs, y, batch_size):
-            form = _closed_form(model, guide, batch, target, site)
+            form = _closed_form(model, guide, batch, target, 0, site)
             if form is not None:
                 densities.append((form.log_prob_per_output, form.log_prob_joint))
             else:
@@ -266,7 +268,7 @@ def _predict_batch(
 ) -> Prediction:
     outcome = _outcome(model, guide, inputs, num_samples, site)
     draws = _outputs_last(outcome["value"], outcome["fn"])
-    closed_form = _closed_form(model, guide, inputs, y, site)
+    closed_form = _closed_form(model, guide, inputs, y, num_samples, site)
     if y is None:
         return Prediction(draws, closed_form=closed_form)
     per_output, joint = mixture_log_probs(outcome["fn"], y)
@@ -327,22 +329,28 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
 
 
 def _closed_form(
-    model: Program, guide: Program, inputs: tuple[Tensor, ...], y: Tensor | None, site: str
+    model: Program,
+    guide: Program,
+    inputs: tuple[Tensor, ...],
+    y: Tensor | None,
+    num_samples: int,
+    site: str,
 ) -> ClosedForm | None:
-    """Take a model's offer of its marginal, where a single layer makes it the whole answer."""
+    """Take a model's offer of its marginal, where one layer of neurons is all that is random."""
     run = run_single_pass(model, guide, inputs, {})
-    outcome = next((other for other in (*run.others, *run.observed) if other.name == site), None)
-    if outcome is None or MARGINAL not in outcome.infer or len(run.neurons) != 1:
+    random = [other for other in (*run.others, *run.observed) if not other.is_fixed]
+    outcome = next((other for other in random if other.name == site), None)
+    if outcome is None or MARGINAL not in outcome.infer or len(run.neurons) + len(random) != 2:
         return None
     integrated = integrate_read(run, outcome)
     if integrated is None:
         return None
+    joint = integrated.joint()
+    draws = joint.sample((num_samples,))
     if y is None:
-        return ClosedForm(integrated.mean, integrated.variance)
+        return ClosedForm(integrated.mean, integrated.variance, draws)
     per_output = integrated.per_output().log_prob(y)
-    return ClosedForm(
-        integrated.mean, integrated.variance, per_output, integrated.joint().log_prob(y)
-    )
+    return ClosedForm(integrated.mean, integrated.variance, draws, per_output, joint.log_prob(y))
 
 
 def _outputs_last(values: Tensor, distribution: dist.Distribution) -> Tensor:
@@ -354,12 +362,15 @@ def _joined(batches: list[Prediction]) -> Prediction:
     def cat(values: list[Any]) -> Any:
         return None if values[0] is None else torch.cat(values)
 
-    closed_forms = [batch.closed_form for batch in batches]
+    forms = [batch.closed_form for batch in batches]
     closed_form = None
-    if closed_forms[0] is not None:
-        names = ("mean", "variance", "log_prob_per_output", "log_prob_joint")
+    if forms[0] is not None:
         closed_form = ClosedForm(
-            *(cat([getattr(form, name) for form in closed_forms]) for name in names)
+            cat([form.mean for form in forms if form]),
+            cat([form.variance for form in forms if form]),
+            torch.cat([form.draws for form in forms if form], dim=1),
+            cat([form.log_prob_per_output for form in forms if form]),
+            cat([form.log_prob_joint for form in forms if form]),
         )
     return Prediction(
         torch.cat([batch.draws for batch in batches], dim=1),

@@ -96,6 +96,11 @@ class Site:
         return torch.Size(self.fn.batch_shape)
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether this is a deterministic statement or a local reconstruction: nothing random."""
+        return self.is_local or bool(self.infer.get("_deterministic"))
+
+    @property
     def is_weighted_out(self) -> bool:
         """Whether a weight of zero makes its log density irrelevant."""
         return self.mask is False or (not isinstance(self.scale, Tensor) and self.scale == 0)

@@ -27,6 +27,10 @@ class KeepCheckpoints(lightning.Callback):
         self.best_value = math.inf
         self.history: list[dict[str, float]] = []
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Agree on one folder: each of several processes may have been given its own."""
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Note the scores of an evaluation."""
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -81,10 +85,10 @@ class ConsoleProgress(lightning.Callback):
             return
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  validation NLL {task.fields[nll]}"),
-            TimeLeft(),
+            TextColumn("loss {task.fields[loss]} validation NLL {task.fields[nll]}"),
+            TimeLeft(compact=True),
             TextColumn("left"),
             console=console,
         )

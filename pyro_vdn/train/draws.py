@@ -14,6 +14,7 @@ from pyro_vdn.diagnostics import ArviZData, UnitActivity, to_arviz
 from pyro_vdn.infer import predict
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.nn.sites import is_neuron, layer_of
+from pyro_vdn.train.evaluate import predictive
 from pyro_vdn.train.problem import Problem
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -43,14 +44,14 @@ def draws_to_arviz(
 
     Returns:
         ArviZ data with the groups ``posterior`` (draws of the neurons given x, by site name),
-        ``posterior_predictive``, ``log_likelihood`` (conditional on the neurons, each row's outputs
-        together), ``observed_data``, ``constant_data``, ``predictive_density`` (neurons integrated
-        out) and ``unit_stats``.
+        ``posterior_predictive`` (from the same draws of the neurons), ``log_likelihood``
+        (conditional on the neurons, each row's outputs together), ``observed_data``,
+        ``constant_data``, ``predictive_density`` (neurons integrated out) and ``unit_stats``.
     """
     x, y = problem.test[0][rows], problem.test[1][rows]
     neurons, outcome, log_likelihood = _sample(model, guide, x, y, num_samples, site)
     density = predict(model, guide, x, y=y, num_samples=num_samples)
-    best = density if density.closed_form is None else density.closed_form
+    best = predictive(density)
     names = _names(problem)
     unit_of = {layer_of(name): f"{name.removesuffix('z')}unit" for name in neurons}
     if len(unit_of) == 1:

@@ -176,7 +176,7 @@ def evaluate_fully(
             )
             for name, value in _scores(prediction, y[rows]).items():
                 sums[name] = sums.get(name, 0.0) + float(value.double().mean()) * len(y[rows])
-            transforms.append(pit(_best(prediction).draws, y[rows], seed=start))
+            transforms.append(pit(predictive(prediction).draws, y[rows], seed=start))
             on_batch(len(y[rows]))
         parameters = count_parameters(model, guide, (x[:2], y[:2]))
     layers = {path: _activity(layer) for path, layer in seen.items() if _is_random(layer)}
@@ -193,7 +193,7 @@ def evaluate_fully(
 
 
 def _scores(prediction: Prediction, y: Tensor) -> dict[str, Tensor]:
-    best = _best(prediction)
+    best = predictive(prediction)
     assert best.log_prob_per_output is not None
     assert best.log_prob_joint is not None
     draws = best.draws
@@ -208,7 +208,7 @@ def _scores(prediction: Prediction, y: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _best(prediction: Prediction) -> Prediction | ClosedForm:
+def predictive(prediction: Prediction) -> Prediction | ClosedForm:
     """Return one predictive distribution for all scores: the closed form where there is one."""
     return prediction.closed_form or prediction
 

@@ -187,6 +187,8 @@ class _Run:
                 interrupted = True
             finally:
                 self._take_best()
+        if trainer.world_size > 1 and not interrupted:
+            trainer.strategy.barrier()  # a temporary folder goes with the first process that ends
         best = self.keep.folder / "best.safetensors"
         stopped_early = self.stopper is not None and self.stopper.stopped_epoch > 0
         return FitResult(

@@ -26,7 +26,7 @@ from pyro_vdn.diagnostics._figure import (
     style,
 )
 from pyro_vdn.infer import predict
-from pyro_vdn.train.evaluate import Evaluation
+from pyro_vdn.train.evaluate import Evaluation, predictive
 from pyro_vdn.train.problem import Problem
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -84,7 +84,7 @@ def picture_rows(problem: Problem, count: int) -> Tensor:
 def _fan(model: Program, guide: Program, problem: Problem) -> Figure:
     rows = picture_rows(problem, 6)
     x, y = problem.test[0][rows], problem.test[1][rows]
-    draws = predict(model, guide, x, num_samples=_DRAWS).draws
+    draws = predictive(predict(model, guide, x, num_samples=_DRAWS)).draws
     mean, scale = _way_back(problem, rows)
     return plot_fan(
         (x * scale + mean)[:, -_PAST:],
@@ -100,7 +100,7 @@ def _intervals(model: Program, guide: Program, problem: Problem) -> Figure:
     rows = torch.arange(min(200, len(problem.test[0])))
     x, y = problem.test[0][rows], problem.test[1][rows]
     mean, scale = _way_back(problem, rows)
-    draws = predict(model, guide, x, num_samples=_DRAWS).draws * scale + mean
+    draws = predictive(predict(model, guide, x, num_samples=_DRAWS)).draws * scale + mean
     quantiles = draw_quantiles(draws[..., 0], _LEVELS)  # (levels, rows)
     order = quantiles[2].argsort()
     low, inner_low, median, inner_high, high = quantiles[:, order].numpy()

@@ -14,6 +14,7 @@ from pyro_vdn.datasets.csvfile import import_pandas, numeric_columns, read_frame
 from pyro_vdn.diagnostics import draw_quantiles
 from pyro_vdn.errors import InputError, RunFolderError
 from pyro_vdn.infer import predict
+from pyro_vdn.train.evaluate import predictive
 from pyro_vdn.train.files import replacing
 from pyro_vdn.train.problem import Scaling
 from pyro_vdn.train.recipes import ForecastingRecipe
@@ -54,17 +55,15 @@ def predict_file(
     is_series = isinstance(config.recipe, ForecastingRecipe)
     x, place, column = (_window if is_series else _features)(source, config)
     pyro.set_rng_seed(seed)
-    prediction = predict(model, guide, x, num_samples=num_samples, batch_size=256)
-    form = prediction.closed_form
-    moments = prediction if form is None else form
+    best = predictive(predict(model, guide, x, num_samples=num_samples, batch_size=256))
     mean, scale = (value[column, None] for value in (config.targets.mean, config.targets.scale))
     columns: dict[str, Tensor] = {
-        "mean": moments.mean * scale + mean,
-        "sd": moments.variance.sqrt() * scale,
+        "mean": best.mean * scale + mean,
+        "sd": best.variance.sqrt() * scale,
     }
-    quantiles = draw_quantiles(prediction.draws, LEVELS) * scale + mean
+    quantiles = draw_quantiles(best.draws, LEVELS) * scale + mean
     columns |= {f"q{level:.2f}": value for level, value in zip(LEVELS, quantiles, strict=True)}
-    table = _labels(place, x, prediction.draws.shape[-1], config)
+    table = _labels(place, x, best.draws.shape[-1], config)
     table |= {name: value.reshape(-1).numpy() for name, value in columns.items()}
     frame = import_pandas().DataFrame(table)
     with replacing(output) as temporary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pyro_vdn.errors import InputError, RunFolderError
@@ -22,7 +23,8 @@ def check_folder(folder: str | Path | None, *, resuming: bool = False) -> None:
     Example:
         >>> check_folder("no/such/folder")
     """
-    if folder is None:
+    is_helper = int(os.environ.get("LOCAL_RANK", "0")) > 0  # the first process has checked it
+    if folder is None or is_helper:
         return
     path = Path(folder)
     if path.exists() and not path.is_dir():

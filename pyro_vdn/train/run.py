@@ -207,7 +207,7 @@ def _train(
         options=options,
         folder=place,
         resume=last if last.exists() else None,
-        progress=f"{_LONG[name]:<22}" if progress else False,
+        progress=f"{name:<7}" if progress else False,
     )
     if result.best_step is not None:
         save_model(folder, model, twin=name == "twin")

@@ -193,7 +193,7 @@ class TrainingTask(lightning.LightningModule):
 
 
 class RowBatches:
-    """The validation rows in order, in batches; each process takes every n-th batch.
+    """The validation rows in order, in batches; each process takes its own stretch of them.
 
     Args:
         data: Inputs and targets.
@@ -210,17 +210,19 @@ class RowBatches:
     def __init__(self, data: Pair, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.data = data
         self.batch_size = batch_size
-        self.starts = range(0, len(data[0]), batch_size)[rank::world_size]
+        # Stretches differ by a row at most: nothing is padded, so no score is shifted.
+        self.begin, self.end = (len(data[0]) * r // world_size for r in (rank, rank + 1))
 
     def __len__(self) -> int:
         """Count the batches."""
-        return len(self.starts)
+        return -(-(self.end - self.begin) // self.batch_size)
 
     def __iter__(self) -> Iterator[Pair]:
         """Go through the batches."""
         x, y = self.data
-        for start in self.starts:
-            yield x[start : start + self.batch_size], y[start : start + self.batch_size]
+        for start in range(self.begin, self.end, self.batch_size):
+            rows = slice(start, min(start + self.batch_size, self.end))
+            yield x[rows], y[rows]
 
 
 def _parameters_made_late(

@@ -17,7 +17,11 @@ from pyro_vdn.bench.speed import SpeedResult, bench_speed
 from pyro_vdn.train.files import write_json
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
 
-app = typer.Typer(help="Run the benchmarks whose results the README quotes.", no_args_is_help=True)
+app = typer.Typer(
+    help="Run the benchmarks whose results the README quotes.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 Out = Annotated[
     Path | None, typer.Option(help="JSON file to write the results to.", dir_okay=False)
@@ -52,7 +56,7 @@ def forecasting(
     steps: Steps = None,
     out: Out = None,
 ) -> None:
-    """Train neurons, twin and MC dropout for several seeds; score them on all test windows."""
+    """Train neurons and their twin for several seeds; score them on all test windows."""
     recipe = ForecastingRecipe()
     results = forecasting_bench.bench_forecasting(
         data=data,

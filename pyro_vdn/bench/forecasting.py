@@ -13,8 +13,7 @@ from pyro_vdn.bench.results import environment
 from pyro_vdn.bench.ridge import RidgeForecaster
 from pyro_vdn.diagnostics import coverage, crps_draws, energy_score
 from pyro_vdn.guides import NeuronGuide
-from pyro_vdn.infer import LocalELBO
-from pyro_vdn.poutine import deterministic, dropout
+from pyro_vdn.poutine import deterministic
 from pyro_vdn.train import evaluate, fit
 from pyro_vdn.train.problem import Problem, Source, load_problem
 from pyro_vdn.train.recipes import ForecastingRecipe
@@ -34,7 +33,6 @@ COLUMNS = {
 NEURONS = "neurons"
 TWIN = "deterministic twin"
 MEAN_ONLY = "neurons at their mean (z = loc)"
-DROPOUT = "MC dropout twin, p = 0.1"
 RIDGE = "ridge, closed form"
 
 
@@ -48,7 +46,7 @@ def bench_forecasting(
     """Train and score the forecaster and its references for several seeds.
 
     Per seed: neurons; their deterministic twin (same likelihood, same objective, same batches); the
-    neurons evaluated at their mean; the MC-dropout twin. Once: ridge regression on windows centred
+    neurons evaluated at their mean. Once: ridge regression on windows centred
     at their last value. Scores are per step, in standardised units, on all test windows.
 
     Args:
@@ -86,8 +84,6 @@ def _runs(
         mean_only = deterministic(pyro.poutine.unwrap(neurons))
         yield _scored(MEAN_ONLY, mean_only, problem, recipe, seed)
         yield _trained(TWIN, problem.build_model(seed, twin=True), problem, recipe, seed)
-        dropped = dropout(pyro.poutine.unwrap(problem.build_model(seed)), p=0.1)
-        yield _trained(DROPOUT, dropped, problem, recipe, seed, loss=LocalELBO())
 
 
 def _trained(
@@ -96,13 +92,12 @@ def _trained(
     problem: Problem,
     recipe: ForecastingRecipe,
     seed: int,
-    loss: Any = None,
 ) -> dict[str, Any]:
     result = fit(
         model,
         problem.train,
         problem.validation,
-        loss=loss or recipe.loss(),
+        loss=recipe.loss(),
         options=recipe.options(seed),
         progress=f"{method}, seed {seed}",
     )

@@ -3,7 +3,13 @@
 from pyro_vdn.infer.local_elbo import LocalELBO
 from pyro_vdn.infer.loss import Terms
 from pyro_vdn.infer.pacm_elbo import PACmELBO
-from pyro_vdn.infer.predict import ClosedForm, Prediction, log_density, predict
+from pyro_vdn.infer.predict import (
+    ClosedForm,
+    Prediction,
+    log_density,
+    predict,
+    predict_closed_form,
+)
 from pyro_vdn.infer.svi import SVI
 
 __all__ = [
@@ -15,4 +21,5 @@ __all__ = [
     "Terms",
     "log_density",
     "predict",
+    "predict_closed_form",
 ]

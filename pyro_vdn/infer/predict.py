@@ -152,6 +152,54 @@ def predict(
     return _joined(batches)
 
 
+def predict_closed_form(
+    model: Program,
+    guide: Program,
+    x: Inputs,
+    *,
+    y: Tensor | None = None,
+    num_samples: int = 100,
+    batch_size: int = 1024,
+    site: str = "y",
+) -> ClosedForm | None:
+    """Return the predictive distribution in closed form alone, without running draws of the model.
+
+    Args:
+        model: A Pyro program with rows at dim -2.
+        guide: Its guide.
+        x: Inputs, `(rows, ...)`, or several of them.
+        y: Targets whose predictive density is wanted, `(rows, outputs)`.
+        num_samples: Draws from it per row.
+        batch_size: Rows per batch.
+        site: Name of the outcome's site.
+
+    Returns:
+        The distribution, or None where the model does not offer it or more than one layer of
+        neurons is random.
+
+    Raises:
+        InputError: As `predict` does.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import Regression
+        >>> model = Regression(3)
+        >>> form = predict_closed_form(model, NeuronGuide(model), torch.zeros(5, 3), num_samples=7)
+        >>> form.mean.shape, form.draws.shape
+        (torch.Size([5, 1]), torch.Size([7, 5, 1]))
+    """
+    inputs = (x,) if isinstance(x, Tensor) else tuple(x)
+    check_positive(num_samples=num_samples, batch_size=batch_size)
+    check_rows(inputs, y)
+    with torch.no_grad():
+        return _joined_forms(
+            [
+                _closed_form(model, guide, batch, target, num_samples, site)
+                for batch, target in _batches(inputs, y, batch_size)
+            ]
+        )
+
+
 def log_density(
     model: Program,
     guide: Program,
@@ -359,22 +407,26 @@ def _outputs_last(values: Tensor, distribution: dist.Distribution) -> Tensor:
 
 
 def _joined(batches: list[Prediction]) -> Prediction:
-    def cat(values: list[Any]) -> Any:
-        return None if values[0] is None else torch.cat(values)
-
-    forms = [batch.closed_form for batch in batches]
-    closed_form = None
-    if forms[0] is not None:
-        closed_form = ClosedForm(
-            cat([form.mean for form in forms if form]),
-            cat([form.variance for form in forms if form]),
-            torch.cat([form.draws for form in forms if form], dim=1),
-            cat([form.log_prob_per_output for form in forms if form]),
-            cat([form.log_prob_joint for form in forms if form]),
-        )
     return Prediction(
         torch.cat([batch.draws for batch in batches], dim=1),
-        cat([batch.log_prob_per_output for batch in batches]),
-        cat([batch.log_prob_joint for batch in batches]),
-        closed_form,
+        _cat([batch.log_prob_per_output for batch in batches]),
+        _cat([batch.log_prob_joint for batch in batches]),
+        _joined_forms([batch.closed_form for batch in batches]),
     )
+
+
+def _joined_forms(forms: list[ClosedForm | None]) -> ClosedForm | None:
+    known = [form for form in forms if form is not None]
+    if len(known) < len(forms):
+        return None
+    return ClosedForm(
+        torch.cat([form.mean for form in known]),
+        torch.cat([form.variance for form in known]),
+        torch.cat([form.draws for form in known], dim=1),
+        _cat([form.log_prob_per_output for form in known]),
+        _cat([form.log_prob_joint for form in known]),
+    )
+
+
+def _cat(values: list[Any]) -> Any:
+    return None if values[0] is None else torch.cat(values)

@@ -84,16 +84,20 @@ class LowRankStudentT(TorchDistribution):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's signature
         """Draw with gradients; one chi-square draw per row is shared by all its outputs."""
         shape = self._extended_shape(sample_shape)
-        rank = self.factor.shape[-1]
-        noise = self.loc.new_empty((*shape[:-1], rank)).normal_()
-        shared = (self.factor @ noise.unsqueeze(-1)).squeeze(-1)
         own = self.scale * self.loc.new_empty(shape).normal_()
-        draw: Tensor = shared + own
+        draw = own + self._shared_noise(torch.Size(sample_shape), shape)
         if self.df is not None:
             df = self.df.expand(shape[:-1])
             chi2 = dist.Chi2(df, validate_args=False).rsample()
             draw = draw * (df / chi2).sqrt().unsqueeze(-1)
         return self.loc + draw
+
+    def _shared_noise(self, sample_shape: torch.Size, shape: torch.Size) -> Tensor:
+        """Return `F e` for standard normal `e`, one matrix product for all draws of a row."""
+        draws, rank = sample_shape.numel(), self.factor.shape[-1]
+        noise = self.loc.new_empty((*self.batch_shape, rank, draws)).normal_()
+        shared = (self.factor @ noise).movedim(-1, 0)  # (..., H, draws) -> (draws, ..., H)
+        return shared.reshape(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the joint log density, `(...)`, of `value` of shape `(..., H)`."""

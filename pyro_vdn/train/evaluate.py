@@ -20,7 +20,7 @@ from pyro_vdn.diagnostics import (
     pit,
     unit_activity,
 )
-from pyro_vdn.infer import ClosedForm, Prediction, predict
+from pyro_vdn.infer import ClosedForm, Prediction, predict, predict_closed_form
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.predict import check_rows
 from pyro_vdn.nn.shapes import check_positive
@@ -171,12 +171,10 @@ def evaluate_fully(
                 guide(x[rows])
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
-            prediction = predict(
-                model, guide, x[rows], y=y[rows], num_samples=num_samples, batch_size=batch_size
-            )
-            for name, value in _scores(prediction, y[rows]).items():
+            best = _predict(model, guide, x[rows], y[rows], num_samples)
+            for name, value in _scores(best, y[rows]).items():
                 sums[name] = sums.get(name, 0.0) + float(value.double().mean()) * len(y[rows])
-            transforms.append(pit(predictive(prediction).draws, y[rows], seed=start))
+            transforms.append(pit(best.draws, y[rows], seed=start))
             on_batch(len(y[rows]))
         parameters = count_parameters(model, guide, (x[:2], y[:2]))
     layers = {path: _activity(layer) for path, layer in seen.items() if _is_random(layer)}
@@ -192,8 +190,17 @@ def evaluate_fully(
     return Evaluation(metrics, torch.cat(transforms), layers)
 
 
-def _scores(prediction: Prediction, y: Tensor) -> dict[str, Tensor]:
-    best = predictive(prediction)
+def _predict(
+    model: Program, guide: Program, x: Tensor, y: Tensor, num_samples: int
+) -> Prediction | ClosedForm:
+    """Return what `predictive` would, without draws of the program where they are not needed."""
+    form = predict_closed_form(model, guide, x, y=y, num_samples=num_samples, batch_size=len(x))
+    if form is not None:
+        return form
+    return predict(model, guide, x, y=y, num_samples=num_samples, batch_size=len(x))
+
+
+def _scores(best: Prediction | ClosedForm, y: Tensor) -> dict[str, Tensor]:
     assert best.log_prob_per_output is not None
     assert best.log_prob_joint is not None
     draws = best.draws

@@ -141,7 +141,7 @@ class ForecastingRecipe(_Recipe):
     hidden: int = 128
     rank: int = 24
     kernel_size: int = 25
-    validation_every: int = 1
+    validation_every: int = 4
     test_every: int = 1
 
     @classmethod

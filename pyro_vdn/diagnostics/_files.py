@@ -1,4 +1,4 @@
-"""Writing a file so that readers see the old one or the new one, never half of it."""
+"""Checks on where a file is to be written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyro_vdn import files
 from pyro_vdn.errors import InputError
 
 
@@ -25,11 +26,5 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(
             "path", expected="a file", got=f"the folder '{final}'", hint="append a file name"
         )
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    try:
+    with files.replacing(final) as temporary:
         yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -20,19 +20,20 @@ class _OwnStore(_Context):
 
     def __init__(self) -> None:
         super().__init__()
-        self.state: dict[str, Any] = {"params": {}, "constraints": {}}
+        self.param_state: dict[str, Any] = {"params": {}, "constraints": {}}
+        self._scope: Any = None
 
     def __enter__(self) -> None:
-        if not self.active:
-            self._scope = pyro.get_param_store().scope(state=self.state)
-            self.state = self._scope.__enter__()
+        if not self.active and not pyro.settings.get("module_local_params"):
+            self._scope = pyro.get_param_store().scope(state=self.param_state)
+            self.param_state = self._scope.__enter__()
         super().__enter__()
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
-        if not self.active:
+        if not self.active and self._scope is not None:
             self._scope.__exit__(*exception)
-            del self._scope
+            self._scope = None
 
 
 def give_own_store(model: Callable[..., Any], guide: Callable[..., Any]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
+from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.pacm_elbo import integrate_read
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import Program, run_single_pass
@@ -144,6 +145,7 @@ def predict(
     inputs = (x,) if isinstance(x, Tensor) else tuple(x)
     check_positive(num_samples=num_samples, batch_size=batch_size)
     check_rows(inputs, y)
+    give_own_store(model, guide)
     with torch.no_grad():
         batches = [
             _predict_batch(model, guide, batch, target, num_samples, site)
@@ -191,6 +193,7 @@ def predict_closed_form(
     inputs = (x,) if isinstance(x, Tensor) else tuple(x)
     check_positive(num_samples=num_samples, batch_size=batch_size)
     check_rows(inputs, y)
+    give_own_store(model, guide)
     with torch.no_grad():
         return _joined_forms(
             [
@@ -209,7 +212,7 @@ def log_density(
     num_samples: int = 32,
     batch_size: int = 1024,
     site: str = "y",
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor]:
     """Return the log predictive density of targets, per output and joint.
 
     It is in closed form where the model offers one, else that of the mixture over draws.
@@ -224,7 +227,8 @@ def log_density(
         site: Name of the outcome's site.
 
     Returns:
-        Densities `(rows, outputs)` and `(rows,)`.
+        Densities `(rows, outputs)`, None where a joint distribution does not know its marginals,
+        and `(rows,)`.
 
     Raises:
         InputError: As `predict` does.
@@ -239,6 +243,7 @@ def log_density(
     """
     inputs = (x,) if isinstance(x, Tensor) else tuple(x)
     check_rows(inputs, y)
+    give_own_store(model, guide)
     densities = []
     with torch.no_grad():
         for batch, target in _batches(inputs, y, batch_size):
@@ -249,7 +254,7 @@ def log_density(
                 outcome = _outcome(model, guide, batch, num_samples, site)
                 densities.append(mixture_log_probs(outcome["fn"], target))
     per_output, joint = zip(*densities, strict=True)
-    return torch.cat(per_output), torch.cat(joint)
+    return _cat(list(per_output)), torch.cat(joint)
 
 
 def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:

@@ -131,7 +131,7 @@ class ForecastingRecipe(_Recipe):
     Example:
         >>> recipe = ForecastingRecipe.demo()
         >>> recipe.horizon, recipe.max_steps, recipe.test_every
-        (96, 900, 7)
+        (96, 1800, 7)
     """
 
     task: ClassVar[str] = "forecasting"
@@ -147,7 +147,7 @@ class ForecastingRecipe(_Recipe):
     @classmethod
     def demo(cls) -> ForecastingRecipe:
         """Return the recipe with the budget of the demonstration: minutes on two cores."""
-        return cls(max_steps=900, evaluate_every=150, validation_every=7, test_every=7)
+        return cls(max_steps=1800, evaluate_every=300, validation_every=7, test_every=7)
 
     def build_model(self, seed: int = 0, *, twin: bool = False) -> Program:
         """Make a fresh model, wrapped as it is trained; the twin starts from the same weights.

@@ -173,9 +173,10 @@ class TrainingTask(lightning.LightningModule):
             torch.manual_seed(_VALIDATION_SEED + batch_idx)
             per_output, joint = log_density(model, guide, x, y, batch_size=len(x))
             elbo = LocalELBO().terms(model, guide, x, y).elbo
+        joint_nll = -joint.mean() / y.shape[-1]
         scores = {
-            MONITOR: -per_output.mean(),
-            "validation_joint_nll": -joint.mean() / y.shape[-1],
+            MONITOR: joint_nll if per_output is None else -per_output.mean(),
+            "validation_joint_nll": joint_nll,
             "validation_elbo_per_row": elbo / len(x),
         }
         self.log_dict(scores, batch_size=len(x), on_epoch=True, sync_dist=True)

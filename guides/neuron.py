@@ -113,8 +113,11 @@ class _Draws(pyro.poutine.messenger.Messenger):
 
 
 def _hidden(msg: Message, drawn: Trace) -> bool:
-    """Hide observations and what the other guide has already put into the trace."""
-    return bool(msg["type"] == "sample" and (msg["is_observed"] or msg["name"] in drawn.nodes))
+    """Hide observations, what the loss enumerates, and what the other guide has drawn already."""
+    if msg["type"] != "sample":
+        return False
+    enumerated = msg["infer"].get("enumerate") == "parallel"
+    return bool(msg["is_observed"] or enumerated or msg["name"] in drawn.nodes)
 
 
 def _values(trace: Trace) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from pyro_vdn.nn import (
     StudentTLikelihood,
     VariationalNeurons,
 )
-from pyro_vdn.nn.shapes import check_rows_at
+from pyro_vdn.nn.shapes import check_rows_at, check_targets
 
 
 class DeepRegression(PyroModule):
@@ -70,6 +70,7 @@ class DeepRegression(PyroModule):
                 got=repr(prior),
                 hint="prior='standard'",
             )
+        self.num_features = num_features
         sizes = [num_features, *num_units]
         self.layers = nn.ModuleList(
             VariationalNeurons(
@@ -85,7 +86,8 @@ class DeepRegression(PyroModule):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the outputs of `x`, shape `(..., rows, num_outputs)`."""
-        check_rows_at("x", x, self.layers[0].shape.in_features)
+        check_rows_at("x", x, self.num_features)
+        check_targets("y", y, x, self.readout.linear.out_features)
         with pyro.plate("data", x.shape[-2], dim=-2):
             first, *rest = self.layers
             z = first(x)

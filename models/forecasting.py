@@ -15,7 +15,7 @@ from pyro_vdn.nn import (
     VariationalNeurons,
     normalise_window,
 )
-from pyro_vdn.nn.shapes import check_rows_at
+from pyro_vdn.nn.shapes import check_rows_at, check_targets
 
 
 class Forecaster(PyroModule):
@@ -75,6 +75,7 @@ class Forecaster(PyroModule):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the forecast of windows `x`, shape `(..., rows, horizon)`."""
         check_rows_at("x", x, self.encoder.input_length)
+        check_targets("y", y, x, self.readout.linear.out_features)
         with pyro.plate("data", x.shape[-2], dim=-2):
             window = normalise_window(x)
             h = self.encoder(window.values)

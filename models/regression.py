@@ -9,6 +9,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from pyro_vdn.errors import InputError
 from pyro_vdn.nn import (
     LinearReadout,
     MLPEncoder,
@@ -18,7 +19,7 @@ from pyro_vdn.nn import (
     StudentTLikelihood,
     VariationalNeurons,
 )
-from pyro_vdn.nn.shapes import check_rows_at
+from pyro_vdn.nn.shapes import check_rows_at, check_targets
 
 
 class Regression(PyroModule):
@@ -58,6 +59,13 @@ class Regression(PyroModule):
         initial_scale: float = 0.3,
     ) -> None:
         super().__init__()
+        if likelihood not in ("student_t", "normal"):
+            raise InputError(
+                "likelihood",
+                expected="'student_t' or 'normal'",
+                got=repr(likelihood),
+                hint="likelihood='student_t'",
+            )
         self.encoder = MLPEncoder(num_features, hidden)
         self.neurons = VariationalNeurons(
             self.encoder.out_features,
@@ -73,6 +81,7 @@ class Regression(PyroModule):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the outputs of `x`, shape `(..., rows, num_outputs)`."""
         check_rows_at("x", x, self.encoder.in_features)
+        check_targets("y", y, x, self.readout.linear.out_features)
         with pyro.plate("data", x.shape[-2], dim=-2):
             z = self.neurons(self.encoder(x))
             outcome = self.likelihood(self.readout(z))

@@ -10,7 +10,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
 from pyro_vdn.nn import VariationalNeurons
-from pyro_vdn.nn.shapes import check_rows_at
+from pyro_vdn.nn.shapes import check_rows_at, check_targets
 
 
 class SingleNeuron(PyroModule):
@@ -56,6 +56,7 @@ class SingleNeuron(PyroModule):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the outcome of `x`, shape `(..., rows, 1)`."""
         check_rows_at("x", x, self.neuron.shape.in_features)
+        check_targets("y", y, x, 1)
         with pyro.plate("data", x.shape[-2], dim=-2):
             z = self.neuron(x)
             sampled: Tensor = pyro.sample("y", dist.Normal(self.readout(z), self.noise), obs=y)

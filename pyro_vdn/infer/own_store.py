@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
 from pyro.nn.module import _Context
-from pyro.params.param_store import param_with_module_name
+from pyro.params.param_store import ParamStoreDict, param_with_module_name
 from torch import Tensor, nn
 
 
@@ -34,6 +35,16 @@ class _OwnStore(_Context):
         if not self.active and self._scope is not None:
             self._scope.__exit__(*exception)
             self._scope = None
+
+
+def store_of(model: Callable[..., Any]) -> AbstractContextManager[Any]:
+    """Return a context in which the parameter store is the one that a model uses.
+
+    Args:
+        model: A Pyro program, bare or wrapped in effects.
+    """
+    bare = pyro.poutine.unwrap(model)
+    return bare._pyro_context if isinstance(bare, PyroModule) else nullcontext()
 
 
 def give_own_store(model: Callable[..., Any], guide: Callable[..., Any]) -> None:
@@ -72,10 +83,17 @@ def _names_taken(root: PyroModule) -> bool:
     store = pyro.get_param_store()
     if isinstance(root._pyro_context, _OwnStore):
         return False
-    return any(
-        name in store and store._params[name] is not value
-        for name, value in _store_names(root, root._pyro_name)
-    )
+    own = dict(_store_names(root, root._pyro_name))
+    if not own:  # an autoguide that has not made its parameters yet
+        prefix = f"{root._pyro_name}."
+        return bool(root._pyro_name) and any(name.startswith(prefix) for name in store)
+    return any(name in store and _held_elsewhere(store, name, own[name]) for name in own)
+
+
+def _held_elsewhere(store: ParamStoreDict, name: str, value: Tensor) -> bool:
+    """Say whether a module holds another parameter by that name; a loaded store holds tensors."""
+    held = store._params[name]
+    return held is not value and isinstance(held, nn.Parameter)
 
 
 def _store_names(module: PyroModule, prefix: str) -> Iterator[tuple[str, Tensor]]:

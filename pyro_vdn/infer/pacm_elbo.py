@@ -104,6 +104,14 @@ class PACmELBO(SinglePassLoss):
                 hint="pyro.sample(..., infer=readout.offer(z, likelihood)) with a LinearReadout, "
                 "or closed_form=False",
             )
+        for site in sites:
+            if layer_read(run, site) is None:
+                raise InputError(
+                    f"marginal offered at site '{site.name}'",
+                    expected="one that reads what a layer of neurons passed on",
+                    got="another tensor, or neurons that another guide draws",
+                    hint="`z = neurons(h); readout.offer(z, likelihood)`, or closed_form=False",
+                )
         return {site.name: marginal for site in sites if (marginal := integrate_read(run, site))}
 
     def _row_log_prob(self, site: Site, integrated: Integrated | None) -> Tensor:
@@ -163,6 +171,24 @@ class PACmELBO(SinglePassLoss):
         return scale
 
 
+def layer_read(run: Pass, site: Site) -> Site | None:
+    """Return the neurons whose output a likelihood site's offer reads, observed or not.
+
+    Args:
+        run: The pass.
+        site: A likelihood site of it that offers its marginal.
+
+    Returns:
+        The site of the neurons, or None where the offer reads another tensor.
+    """
+    offer: MarginalOffer = site.infer[MARGINAL]
+    for neurons in (*run.neurons, *run.observed):
+        output: LayerOutput | None = neurons.infer.get(OUTPUT)
+        if output is not None and output.value is offer.reads:
+            return neurons
+    return None
+
+
 def integrate_read(run: Pass, site: Site) -> Integrated | None:
     """Return a likelihood with the neurons that it reads integrated out, as its site offers.
 
@@ -171,12 +197,14 @@ def integrate_read(run: Pass, site: Site) -> Integrated | None:
         site: A likelihood site of it that offers its marginal.
 
     Returns:
-        The predictive distribution, or None where these neurons are observed or not normal.
+        The predictive distribution, or None where these neurons are unknown, observed or not
+        normal.
     """
+    neurons = layer_read(run, site)
+    if neurons is None or neurons.prior is None:
+        return None
+    posterior = neurons.infer[POSTERIOR]()
+    if not is_normal(posterior):
+        return None
     offer: MarginalOffer = site.infer[MARGINAL]
-    for neurons in run.neurons:
-        output: LayerOutput = neurons.infer[OUTPUT]
-        if output.value is offer.reads:
-            posterior = neurons.infer[POSTERIOR]()
-            return offer.integrate(output.moments(posterior)) if is_normal(posterior) else None
-    return None
+    return offer.integrate(neurons.infer[OUTPUT].moments(posterior))

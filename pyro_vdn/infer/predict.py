@@ -11,6 +11,8 @@ import pyro
 import pyro.distributions as dist
 import pyro.poutine
 import torch
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
@@ -18,7 +20,7 @@ from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.pacm_elbo import integrate_read
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import Program, run_single_pass
-from pyro_vdn.nn.shapes import check_positive
+from pyro_vdn.nn.shapes import check_finite, check_positive
 from pyro_vdn.nn.sites import MARGINAL
 
 Inputs = Tensor | Sequence[Tensor]
@@ -81,16 +83,21 @@ class Prediction:
     @property
     def mean(self) -> Tensor:
         """Mean of the draws, `(rows, outputs)`."""
-        return self.draws.mean(0)
+        return self._numbers.mean(0)
 
     @property
     def variance(self) -> Tensor:
         """Variance of the draws, `(rows, outputs)`."""
-        return self.draws.var(0)
+        return self._numbers.var(0)
+
+    @property
+    def _numbers(self) -> Tensor:
+        """The draws as floating-point numbers, which classes and counts are not."""
+        return self.draws if torch.is_floating_point(self.draws) else self.draws.float()
 
     def quantiles(self, levels: Sequence[float]) -> Tensor:
         """Return quantiles of the draws at `levels` in [0, 1], `(levels, rows, outputs)`."""
-        at = torch.as_tensor(list(levels), dtype=self.draws.dtype, device=self.draws.device)
+        at = torch.as_tensor(list(levels), dtype=self._numbers.dtype, device=self.draws.device)
         if not bool(((at >= 0) & (at <= 1)).all()):
             raise InputError(
                 "levels",
@@ -98,7 +105,7 @@ class Prediction:
                 got=str(list(levels)),
                 hint="[0.05, 0.5, 0.95]",
             )
-        return torch.quantile(self.draws, at, dim=0)
+        return torch.quantile(self._numbers, at, dim=0)
 
 
 def predict(
@@ -146,9 +153,10 @@ def predict(
     check_positive(num_samples=num_samples, batch_size=batch_size)
     check_rows(inputs, y)
     give_own_store(model, guide)
+    shared = Trace()
     with torch.no_grad():
         batches = [
-            _predict_batch(model, guide, batch, target, num_samples, site)
+            _predict_batch(model, guide, batch, target, num_samples, site, shared)
             for batch, target in _batches(inputs, y, batch_size)
         ]
     return _joined(batches)
@@ -242,16 +250,17 @@ def log_density(
         True
     """
     inputs = (x,) if isinstance(x, Tensor) else tuple(x)
+    check_positive(num_samples=num_samples, batch_size=batch_size)
     check_rows(inputs, y)
     give_own_store(model, guide)
-    densities = []
+    densities, shared = [], Trace()
     with torch.no_grad():
         for batch, target in _batches(inputs, y, batch_size):
             form = _closed_form(model, guide, batch, target, 0, site)
             if form is not None:
                 densities.append((form.log_prob_per_output, form.log_prob_joint))
             else:
-                outcome = _outcome(model, guide, batch, num_samples, site)
+                outcome = _outcome(model, guide, batch, num_samples, site, shared)
                 densities.append(mixture_log_probs(outcome["fn"], target))
     per_output, joint = zip(*densities, strict=True)
     return _cat(list(per_output)), torch.cat(joint)
@@ -280,29 +289,6 @@ def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:
         check_finite(name, value)
 
 
-def check_finite(what: str, value: Tensor) -> None:
-    """Raise `InputError` with the first offending place where a tensor holds NaN or an infinity.
-
-    Args:
-        what: What the message calls the tensor.
-        value: A tensor of any shape and dtype.
-
-    Raises:
-        InputError: For a value that is not finite.
-    """
-    if not torch.is_floating_point(value):
-        return
-    bad = ~torch.isfinite(value)
-    if bool(bad.any()):
-        place = tuple(int(i) for i in bad.nonzero()[0])
-        raise InputError(
-            what,
-            expected="finite values",
-            got=f"{value[place].item()} at {place}",
-            hint="drop or impute such rows",
-        )
-
-
 def _batches(
     inputs: Sequence[Tensor], y: Tensor | None, batch_size: int
 ) -> Iterator[tuple[tuple[Tensor, ...], Any]]:
@@ -318,8 +304,9 @@ def _predict_batch(
     y: Tensor | None,
     num_samples: int,
     site: str,
+    shared: Trace,
 ) -> Prediction:
-    outcome = _outcome(model, guide, inputs, num_samples, site)
+    outcome = _outcome(model, guide, inputs, num_samples, site, shared)
     draws = _outputs_last(outcome["value"], outcome["fn"])
     closed_form = _closed_form(model, guide, inputs, y, num_samples, site)
     if y is None:
@@ -329,18 +316,31 @@ def _predict_batch(
 
 
 def _outcome(
-    model: Program, guide: Program, inputs: tuple[Tensor, ...], num_samples: int, site: str
+    model: Program,
+    guide: Program,
+    inputs: tuple[Tensor, ...],
+    num_samples: int,
+    site: str,
+    shared: Trace,
 ) -> dict[str, Any]:
-    """Run guide and model for all draws at once and return the outcome's site."""
+    """Run guide and model for all draws at once and return the outcome's site.
+
+    Latent sites outside all plates go into `shared`, or come from it where it holds them.
+    """
     dim = -1 - guess_max_plate_nesting(model, inputs)
     with pyro.plate("_num_predictive_samples", num_samples, dim=dim):
-        guide_trace = pyro.poutine.trace(guide).get_trace(*inputs)
+        with pyro.poutine.replay(trace=shared):
+            guide_trace = pyro.poutine.trace(guide).get_trace(*inputs)
         replayed = pyro.poutine.replay(model, trace=guide_trace)
         trace = pyro.poutine.trace(replayed).get_trace(*inputs)
     if site not in trace.nodes:
         raise InputError(
             "site", expected=f"one of {trace.stochastic_nodes}", got=repr(site), hint="site='y'"
         )
+    for name in guide_trace.stochastic_nodes:
+        node = guide_trace.nodes[name]
+        if len(node["cond_indep_stack"]) == 1 and not site_is_subsample(node):
+            shared.nodes[name] = node
     outcome: dict[str, Any] = trace.nodes[site]
     return outcome
 
@@ -363,13 +363,7 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
         InputError: For targets of another shape.
     """
     expected = outcome.batch_shape[-2:-1] + (outcome.event_shape or outcome.batch_shape[-1:])
-    if y.shape != expected:
-        raise InputError(
-            "y",
-            expected=f"shape {tuple(expected)}",
-            got=f"shape {tuple(y.shape)}",
-            hint="y of shape (rows, outputs)",
-        )
+    _check_targets(y, expected)
     log_draws = math.log(outcome.batch_shape[0])
     if outcome.event_dim == 0:
         log_prob = outcome.log_prob(y)
@@ -379,6 +373,16 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
     if not hasattr(outcome, "per_output"):
         return None, joint
     return outcome.per_output().log_prob(target).squeeze(-2).logsumexp(0) - log_draws, joint
+
+
+def _check_targets(y: Tensor, expected: torch.Size) -> None:
+    if y.shape != expected:
+        raise InputError(
+            "y",
+            expected=f"shape {tuple(expected)}",
+            got=f"shape {tuple(y.shape)}",
+            hint="y of shape (rows, outputs)",
+        )
 
 
 def _closed_form(
@@ -398,6 +402,8 @@ def _closed_form(
     integrated = integrate_read(run, outcome)
     if integrated is None:
         return None
+    if y is not None:
+        _check_targets(y, integrated.mean.shape)
     joint = integrated.joint()
     draws = joint.sample((num_samples,))
     if y is None:

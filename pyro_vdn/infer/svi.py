@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -13,8 +14,9 @@ from pyro.infer import ELBO
 from pyro.infer.util import torch_item
 from torch import Tensor
 
-from pyro_vdn.errors import InputError, NoTrainingError
-from pyro_vdn.infer.own_store import give_own_store
+from pyro_vdn.errors import InputError, NoTrainingError, VDNError
+from pyro_vdn.infer.own_store import give_own_store, store_of
+from pyro_vdn.nn.shapes import check_finite
 
 Optimizer: TypeAlias = pyro.optim.PyroOptim | torch.optim.Optimizer
 
@@ -33,7 +35,8 @@ class SVI(pyro.infer.SVI):
         model: The Pyro program.
         guide: Its guide, such as `NeuronGuide(model)`.
         optim: A `pyro.optim` optimiser, or a torch optimiser over the parameters to train.
-        loss: An `ELBO` of Pyro or of this library.
+        loss: An `ELBO` of Pyro or of this library, or a loss function as Pyro's `SVI` takes it.
+        loss_and_grads: Its companion that also computes gradients, as for Pyro's `SVI`.
 
     Raises:
         InputError: For an optimiser of another kind.
@@ -54,7 +57,8 @@ class SVI(pyro.infer.SVI):
         model: Callable[..., Any],
         guide: Callable[..., Any],
         optim: Optimizer,
-        loss: ELBO,
+        loss: ELBO | Callable[..., Any],
+        loss_and_grads: Callable[..., Any] | None = None,
     ) -> None:
         if not isinstance(optim, (pyro.optim.PyroOptim, torch.optim.Optimizer)):
             raise InputError(
@@ -65,11 +69,11 @@ class SVI(pyro.infer.SVI):
                 "torch.optim.Adam(model.parameters(), lr=1e-3)",
             )
         # Pyro's constructor insists on its own optimisers; a torch one takes over in `_move`.
-        super().__init__(model, guide, pyro.optim.Adam({}), loss)
+        super().__init__(model, guide, pyro.optim.Adam({}), loss, loss_and_grads)
         self.optim = optim
-        give_own_store(model, guide)
+        self._started = False
 
-    def step(self, *args: Any, **kwargs: Any) -> float:
+    def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step on the loss.
 
         Args:
@@ -77,15 +81,38 @@ class SVI(pyro.infer.SVI):
             **kwargs: Keyword arguments of model and guide.
 
         Returns:
-            The loss before the step.
+            The loss before the step; several of them for a loss that returns several.
 
         Raises:
             NoTrainingError: Where no parameter of the optimiser has a gradient.
+            InputError: Where the loss is not finite; no parameter has moved then.
         """
-        with pyro.poutine.trace(param_only=True) as capture:
-            loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
+        if not self._started:  # as late as can be: another model may have run since
+            give_own_store(self.model, self.guide)
+            self._started = True
+        if isinstance(self.optim, torch.optim.Optimizer):
+            self.optim.zero_grad()
+        try:
+            with pyro.poutine.trace(param_only=True) as capture:
+                loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
+        except (ValueError, RuntimeError) as error:  # a distribution or a solver was given NaN
+            if not isinstance(error, VDNError):
+                _check_arguments(args, kwargs)
+            raise
         seen = {_unconstrained(site["value"]) for site in capture.trace.nodes.values()}
+        losses = loss if isinstance(loss, tuple) else (loss,)
+        if not all(math.isfinite(torch_item(value)) for value in losses):
+            _clear(seen)
+            _check_arguments(args, kwargs)
+            raise InputError(
+                "loss",
+                expected="a finite value",
+                got=f"{loss} for finite arguments",
+                hint="a smaller learning rate, clipped gradients, or a floor under every scale",
+            )
         self._move(seen)
+        if isinstance(loss, tuple):
+            return type(loss)(map(torch_item, loss))
         return float(torch_item(loss))
 
     def _move(self, seen: set[Tensor]) -> None:
@@ -96,9 +123,9 @@ class SVI(pyro.infer.SVI):
         if isinstance(self.optim, torch.optim.Optimizer):
             self.optim.step()
         else:
-            self.optim([param for param in seen if param.grad is not None])
-        for param in seen | trained:
-            param.grad = None
+            with store_of(self.model):  # where the optimiser looks up the names of parameters
+                self.optim([param for param in seen if param.grad is not None])
+        _clear(seen | trained)
 
     def _why(self, seen: set[Tensor], by_torch: bool) -> str:
         expected = "SVI.step: expected a parameter with a gradient"
@@ -119,6 +146,19 @@ class SVI(pyro.infer.SVI):
             "they are frozen. Try: `pyro.clear_param_store()` before making the model, or "
             "`pyro.settings.set(module_local_params=True)`."
         )
+
+
+def _clear(params: set[Tensor]) -> None:
+    for param in params:
+        param.grad = None
+
+
+def _check_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise `InputError` for the first argument of a step that is not finite."""
+    named = [(f"argument {place} of step", value) for place, value in enumerate(args)]
+    for name, value in [*named, *kwargs.items()]:
+        if isinstance(value, Tensor):
+            check_finite(name, value)
 
 
 def _held_by(optim: torch.optim.Optimizer) -> set[Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.neurons import VariationalNeurons
@@ -93,7 +94,7 @@ def _matches(module: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]
                 got=repr(pattern),
                 hint="print([name for name, _ in module.named_modules()])",
             )
-        matches |= found
+        matches |= dict(_behind(name, submodule) for name, submodule in found.items())
     for name, submodule in matches.items():
         if NEURONS in dict(submodule.named_children()):
             raise InputError(
@@ -103,6 +104,21 @@ def _matches(module: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]
                 hint="distributionalize each submodule once",
             )
     return matches
+
+
+def _behind(name: str, submodule: nn.Module) -> tuple[str, nn.Module]:
+    """Return the submodule that a match ends with: a child of a Sequential would be run by it."""
+    while isinstance(submodule, nn.Sequential) and len(submodule):
+        last = list(submodule._modules)[-1]
+        name, submodule = f"{name}.{last}", submodule[-1]
+    if isinstance(submodule, _ConvNd):
+        raise InputError(
+            "where",
+            expected="submodules whose last dimension is their units",
+            got=f"'{name}', a convolution, whose channels are not last",
+            hint="choose a linear layer, or one behind a permutation",
+        )
+    return name, submodule
 
 
 def _widths(

@@ -42,8 +42,12 @@ class LowRankStudentT(TorchDistribution):
     has_rsample = True
 
     def __init__(self, df: Tensor | None, loc: Tensor, factor: Tensor, scale: Tensor) -> None:
+        if loc.dtype in (torch.bfloat16, torch.float16):
+            loc = loc.float()  # there are no factorisations and gamma draws in half precision
+        factor, scale = factor.to(loc.dtype), scale.to(loc.dtype)
         shape = _broadcast(loc.shape, factor.shape[:-1], scale.shape)
         if df is not None:
+            df = df.to(loc.dtype)
             shape = _broadcast(shape, torch.Size((*df.shape, 1)))
         self.df = df
         self.loc = loc.expand(shape)

@@ -55,5 +55,8 @@ def relu_moments(moments: Moments) -> Moments:
     cdf = torch.special.ndtr(u)
     density = torch.exp(-0.5 * u * u) / math.sqrt(2.0 * math.pi)
     mean = mu * cdf + sigma * density
-    second = (mu * mu + variance) * cdf + mu * sigma * density
-    return Moments(mean, (second - mean * mean).clamp_min(0.0))
+    # The variance, arranged so that nothing cancels: Phi (1 - Phi) in place of a difference.
+    tail = torch.special.ndtr(-u)
+    cross = mu * sigma * density * (tail - cdf)
+    rectified = variance * (cdf - density * density) + mu * mu * cdf * tail + cross
+    return Moments(mean, rectified.clamp_min(0.0))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.shapes import LayerShape, inverse_softplus
+from pyro_vdn.nn.shapes import LayerShape, check_positive, inverse_softplus
 
 ScaleMode = Literal["shared", "unit", "input", "low_rank"]
 LocMode = Literal["linear", "identity"]
@@ -72,6 +72,12 @@ class NormalPosterior(nn.Module):
                 raise InputError(
                     name, expected=f"one of {modes}", got=repr(mode), hint=f"{name}={modes[0]!r}"
                 )
+        if rank is not None:
+            check_positive(rank=rank)
+        if min_scale < 0:
+            raise InputError(
+                "min_scale", expected="at least 0", got=str(min_scale), hint="min_scale=1e-3"
+            )
         self.scale_mode = scale
         self.loc_mode = loc
         self.rank = rank

@@ -76,7 +76,7 @@ class LearnedNormal(nn.Module):
 class ConditionalNormal(nn.Module):
     r"""A ladder's prior `p(z_i | h) = Normal(a_i h + c_i, s_i(h)^2)`, given the layer below.
 
-    Location and log-like scale are linear in the layer's input `h`, so that with `h` made of the
+    Location and scale are linear in the layer's input `h`, so that with `h` made of the
     sample below the prior is the top-down part of a ladder VAE (Sonderby et al., NeurIPS 2016). It
     starts as `Normal(0, initial_scale^2)`.
 

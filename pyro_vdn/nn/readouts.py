@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -162,8 +162,3 @@ class LinearReadout(nn.Module):
             return likelihood.integrate(read, features)
 
         return {MARGINAL: MarginalOffer(z, integrate)}
-
-
-def offers_marginal(infer: dict[str, Any]) -> bool:
-    """Say whether a site's `infer` dictionary offers a marginal."""
-    return MARGINAL in infer

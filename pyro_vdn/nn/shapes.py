@@ -98,3 +98,38 @@ def check_features(what: str, x: Tensor, in_features: int) -> None:
             got=f"shape {tuple(x.shape)}",
             hint="put the features in the last dimension, or set in_features to its size",
         )
+
+
+def check_finite(what: str, value: Tensor) -> None:
+    """Raise `InputError` with the first offending place where a tensor holds NaN or an infinity.
+
+    Args:
+        what: What the message calls the tensor.
+        value: A tensor of any shape and dtype.
+
+    Raises:
+        InputError: For a value that is not finite.
+    """
+    if not torch.is_floating_point(value):
+        return
+    bad = ~torch.isfinite(value)
+    if bool(bad.any()):
+        place = tuple(int(i) for i in bad.nonzero()[0])
+        raise InputError(
+            what,
+            expected="finite values",
+            got=f"{value[place].item()} at {place}",
+            hint="drop or impute such rows",
+        )
+
+
+def check_targets(what: str, y: Tensor | None, x: Tensor, num_outputs: int) -> None:
+    """Raise `InputError` unless `y` is None or `(..., rows, outputs)` with the rows of `x`."""
+    expected = (*x.shape[:-1], num_outputs)
+    if y is not None and tuple(y.shape) != expected:
+        raise InputError(
+            what,
+            expected=f"shape {expected}",
+            got=f"shape {tuple(y.shape)}",
+            hint="`y.unsqueeze(-1)` for a single output",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -94,6 +94,10 @@ class ClampMessenger(NeuronMessenger):
     def __init__(self, units: Mapping[str, Holds]) -> None:
         super().__init__()
         self.units = units
+
+    def named_layers(self) -> Iterable[str]:
+        """Return the layers of which units are held."""
+        return self.units
 
     def on_neuron(self, msg: Message) -> None:
         """Hold this layer's chosen units."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.sites import Message, is_neuron
+from pyro_vdn.nn.sites import Message
 from pyro_vdn.poutine.messenger import NeuronMessenger, for_layer, wrapped
 
 Weight = float | Tensor
@@ -35,10 +35,12 @@ class KLWeightMessenger(NeuronMessenger):
             _check(one)
         self.weight = weight
 
-    def _pyro_sample(self, msg: Message) -> None:
-        # Also where the site is observed, so that weighting and conditioning commute.
-        if is_neuron(msg):
-            self.on_neuron(msg)
+    # Also where the site is observed, so that weighting and conditioning commute.
+    reaches_observed = True
+
+    def named_layers(self) -> Iterable[str]:
+        """Return the layers that have weights of their own."""
+        return self.weight if isinstance(self.weight, Mapping) else ()
 
     def on_neuron(self, msg: Message) -> None:
         """Scale the site."""

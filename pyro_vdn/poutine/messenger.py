@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import pyro.distributions as dist
 from pyro.poutine.messenger import Messenger
+from typing_extensions import Self
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, is_neuron, layer_of
@@ -17,7 +18,8 @@ T = TypeVar("T")
 class NeuronMessenger(Messenger):
     """An effect on the latent sites of neuron layers that are not observed.
 
-    A subclass says what happens in `on_neuron`; all other sites pass untouched.
+    A subclass says what happens in `on_neuron`; all other sites pass untouched. One that names
+    layers returns them from `named_layers`: naming a layer that does not run is an error.
 
     Example:
         >>> class Count(NeuronMessenger):
@@ -32,9 +34,35 @@ class NeuronMessenger(Messenger):
         1
     """
 
+    def __enter__(self) -> Self:
+        self._ran: set[str] = set()
+        entered: Self = super().__enter__()
+        return entered
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        unknown = sorted(set(self.named_layers()) - self._ran)
+        if unknown and exception[0] is None:
+            raise InputError(
+                type(self).__name__.removesuffix("Messenger"),
+                expected=f"names of layers that run: {sorted(self._ran)}",
+                got=repr(unknown[0]),
+                hint="a layer is named by its attribute path, its site without the `.z`",
+            )
+
+    def named_layers(self) -> Iterable[str]:
+        """Return the paths of the layers that the effect names."""
+        return ()
+
     def _pyro_sample(self, msg: Message) -> None:
-        if is_neuron(msg) and not msg["is_observed"]:
+        if not is_neuron(msg):
+            return
+        self._ran.add(layer_of(msg["name"]))
+        if not msg["is_observed"] or self.reaches_observed:
             self.on_neuron(msg)
+
+    #: Whether the effect also changes neurons that are observed.
+    reaches_observed = False
 
     def on_neuron(self, msg: Message) -> None:
         """Change the message of an unobserved neuron site in place."""

@@ -442,3 +442,18 @@ def test_closed_form_samples_what_is_not_normal() -> None:
         objective = PACmELBO(5, closed_form=closed_form, max_plate_nesting=2)
         losses.append(objective.loss(model, NeuronGuide(model), x, y))
     assert losses[0] == losses[1]
+
+
+def test_closed_form_refuses_an_offer_of_another_tensor() -> None:
+    class Detour(Linear):
+        def forward(self, x: Tensor, y: Tensor) -> None:
+            with pyro.plate("data", len(x), dim=-2):
+                z = self.neurons(x) * 1.0
+                offer = self.readout.offer(z, self.likelihood)
+                pyro.sample("y", self.likelihood(self.readout(z)), obs=y, infer=offer)
+
+    model = Detour(NormalLikelihood(OutputScale(2)))
+    with pytest.raises(InputError, match="one that reads what a layer of neurons passed on"):
+        PACmELBO(closed_form=True).loss(
+            model, NeuronGuide(model), torch.randn(4, 3), torch.randn(4, 2)
+        )

@@ -16,6 +16,7 @@ from pyro_vdn.guides import NeuronGuide, without_neurons
 from pyro_vdn.models import DeepRegression, Forecaster, Regression
 from torch import Tensor, nn
 
+import pyro_vdn.infer
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import SVI, LocalELBO, Prediction, log_density, predict
 from pyro_vdn.infer.plates import guess_max_plate_nesting
@@ -386,3 +387,26 @@ def test_refuses_an_unknown_site(x: Tensor) -> None:
 def test_refuses_sizes_that_are_not_positive(x: Tensor, size: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"{size}: expected a positive integer"):
         predict(*make(Readout()), x, **{size: value})
+
+
+def test_a_global_latent_is_shared_by_all_batches() -> None:
+    class WithGlobal(pyro.nn.PyroModule):
+        def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+            theta = pyro.sample("theta", dist.Normal(0.0, 100.0))
+            with pyro.plate("data", x.shape[-2], dim=-2):
+                return pyro.sample("y", dist.Normal(theta + x, 0.01), obs=y)
+
+    model = WithGlobal()
+    prediction = predict(model, NeuronGuide(model), torch.zeros(5, 1), num_samples=30, batch_size=2)
+    assert prediction.draws.std(1).max() < 0.1
+    assert prediction.draws.std(0).min() > 10.0
+
+
+@pytest.mark.parametrize("function", ["predict", "log_density", "predict_closed_form"])
+def test_targets_of_another_shape_are_refused(function: str) -> None:
+    model = Regression(3, 2)
+    call = getattr(pyro_vdn.infer, function)
+    arguments = (torch.zeros(4, 1),) if function == "log_density" else ()
+    keywords = {} if function == "log_density" else {"y": torch.zeros(4, 1)}
+    with pytest.raises(InputError, match=r"y: expected shape \(4, 2\), got shape \(4, 1\)"):
+        call(model, NeuronGuide(model), torch.zeros(4, 3), *arguments, **keywords)

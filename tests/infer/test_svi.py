@@ -12,14 +12,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.distributions import constraints
-from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import RenyiELBO, ReweightedWakeSleep, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam
 from pyro_vdn.guides import NeuronGuide, without_neurons
+from pyro_vdn.models import Regression
 from torch import Tensor, nn
 
 from pyro_vdn.errors import InputError, NoTrainingError
-from pyro_vdn.infer import SVI, LocalELBO, PACmELBO
+from pyro_vdn.infer import SVI, LocalELBO, PACmELBO, predict
 from pyro_vdn.nn import VariationalNeurons
 from pyro_vdn.poutine import kl_weight
 
@@ -231,15 +232,97 @@ def test_a_program_that_registers_its_network_trains(data: Any) -> None:
     assert unmoved(net, before) == []
 
 
-def test_not_finite_inputs_are_refused_by_the_likelihood(data: Any) -> None:
-    x, y = data
-    x[3, 1] = math.nan
-    model = Net()
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("loss", [LocalELBO(), PACmELBO(closed_form=True), Trace_ELBO()])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.filterwarnings("ignore:Encountered")
+def test_not_finite_arguments_move_nothing(data: Any, place: int, loss: Any, bad: float) -> None:
+    data[place][3, 0] = bad
+    model = Regression(3)
     before = values_of(model)
-    svi = SVI(model, NeuronGuide(model), pyro_adam(model), loss=LocalELBO())
-    with pytest.raises(ValueError, match="invalid values"):
-        svi.step(x, y)
+    svi = SVI(model, NeuronGuide(model), pyro_adam(model), loss=loss)
+    with pytest.raises(InputError, match=rf"argument {place} of step: .* {bad} at \(3, 0\)"):
+        svi.step(*data)
     assert unmoved(model, before) == list(before)
+
+
+def test_second_instance_made_before_the_first_trains(data: Any) -> None:
+    models = [Net(), Net()]
+    first, second = (SVI(m, NeuronGuide(m), pyro_adam(m), loss=LocalELBO()) for m in models)
+    for _ in range(3):
+        first.step(*data)
+    kept, before = values_of(models[0]), values_of(models[1])
+    for _ in range(3):
+        second.step(*data)
+    assert unmoved(models[1], before) == []
+    assert unmoved(models[0], kept) == list(kept)
+
+
+def test_second_instance_predicted_before_it_trains(data: Any) -> None:
+    first, second = Net(), Net()
+    SVI(first, NeuronGuide(first), pyro_adam(first), loss=LocalELBO()).step(*data)
+    kept = values_of(first)
+    predict(second, NeuronGuide(second), data[0])
+    SVI(second, NeuronGuide(second), pyro_adam(second), loss=LocalELBO()).step(*data)
+    assert unmoved(first, kept) == list(kept)
+
+
+def test_autoguides_of_two_models_do_not_share(data: Any) -> None:
+    class Other(PyroModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Net(with_shift=True)
+
+        def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+            return self.inner(x, y)
+
+    guides = []
+    for model in (Net(with_shift=True), Other()):
+        guide = NeuronGuide(model, others=AutoNormal(without_neurons(model)))
+        svi = SVI(model, guide, pyro_adam(model), loss=LocalELBO())
+        for _ in range(2):
+            svi.step(*data)
+        guides.append(guide)
+    first, second = (guide.others.locs.shift for guide in guides)
+    assert first is not second
+    assert first != second
+
+
+def test_a_loaded_store_is_used(data: Any) -> None:
+    first = Net()
+    svi = SVI(first, NeuronGuide(first), pyro_adam(first), loss=LocalELBO())
+    svi.step(*data)
+    state = pyro.get_param_store().get_state()
+    pyro.clear_param_store()
+    loaded = {name: value.detach().clone() for name, value in state["params"].items()}
+    pyro.get_param_store().set_state({**state, "params": loaded})
+    second = Net()
+    SVI(second, NeuronGuide(second), pyro_adam(second), loss=LocalELBO())
+    second(data[0])
+    assert second.noise.item() == pytest.approx(first.noise.item())
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_options_by_name_reach_every_instance(data: Any, instances: int) -> None:
+    seen: list[str] = []
+
+    def options(name: str) -> dict[str, float]:
+        seen.append(name)
+        return {"lr": 0.01}
+
+    for _ in range(instances):
+        model = Net()
+        SVI(model, NeuronGuide(model), pyro.optim.Adam(options), loss=LocalELBO()).step(*data)
+    assert seen.count("noise") == instances
+
+
+def test_losses_that_return_several_values(data: Any) -> None:
+    model = Net()
+    guide = NeuronGuide(model)
+    loss = ReweightedWakeSleep(num_particles=2, vectorize_particles=False)
+    losses = SVI(model, guide, pyro_adam(model), loss=loss).step(*data)
+    assert len(losses) == 2
+    assert all(math.isfinite(value) for value in losses)
 
 
 @pytest.mark.parametrize("optim", [None, 1e-3, torch.optim.Adam])

@@ -190,3 +190,15 @@ def test_refused_patterns_leave_the_network_alone() -> None:
     with pytest.raises(InputError):
         distributionalize(net, ["0", "nothing"])
     assert not any(isinstance(sub, VariationalNeurons) for sub in net.modules())
+
+
+def test_a_sequential_gets_its_neurons_behind_its_last_child() -> None:
+    net = nn.Sequential(nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 4)), nn.Linear(4, 1))
+    net = distributionalize(net, ["0", "0.1"])
+    trace = pyro.poutine.trace(net).get_trace(torch.randn(2, 3))
+    assert [name for name in trace.stochastic_nodes if name.endswith(".z")] == ["0.1.neurons.z"]
+
+
+def test_convolutions_are_refused() -> None:
+    with pytest.raises(InputError, match="'0', a convolution, whose channels are not last"):
+        distributionalize(nn.Sequential(nn.Conv1d(3, 4, 1)), "0")

@@ -117,3 +117,11 @@ def test_dtype_is_kept(dtype: torch.dtype) -> None:
         torch.tensor(4.0, dtype=dtype), *(torch.ones(s, dtype=dtype) for s in [(3,), (3, 1), (3,)])
     )
     assert case.rsample().dtype == case.log_prob(torch.zeros(3, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
+    parts = [value.to(dtype) for value in (torch.tensor(5.0), torch.zeros(2, 3), torch.ones(3, 1))]
+    distribution = LowRankStudentT(*parts, torch.ones(3, dtype=dtype))
+    draw = distribution.rsample()
+    assert draw.dtype == distribution.log_prob(draw).dtype == torch.float32

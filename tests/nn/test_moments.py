@@ -10,7 +10,6 @@ import scipy.stats
 import torch
 
 from pyro_vdn.nn import LinearReadout, Moments, Units, relu_moments
-from pyro_vdn.nn.readouts import offers_marginal
 
 
 def relu_moment(mu: float, sigma: float, power: int) -> float:
@@ -84,9 +83,3 @@ def test_affine_moments() -> None:
     torch.testing.assert_close(moved.loc, Units(shift, spread).restore(moments.loc))
     torch.testing.assert_close(moved.output_variance, spread**2 * moments.output_variance)
     torch.testing.assert_close(moved.factor, spread.unsqueeze(-1) * moments.factor)
-
-
-def test_offer_is_recognised() -> None:
-    readout = LinearReadout(4, 3)
-    assert offers_marginal(readout.offer(torch.zeros(1, 4), None))  # type: ignore[arg-type]
-    assert not offers_marginal({})

@@ -32,3 +32,15 @@ MODELS = {
 def test_models_refuse_bad_inputs(name: str, x: torch.Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         MODELS[name]()(x)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_refuse_targets_of_another_shape(name: str) -> None:
+    x = torch.randn(5, 4)
+    with pytest.raises(InputError, match=r"y: expected shape \(5, [12]\), got shape \(5,\)"):
+        MODELS[name]()(x, torch.zeros(5))
+
+
+def test_regression_refuses_an_unknown_likelihood() -> None:
+    with pytest.raises(InputError, match="likelihood: expected 'student_t' or 'normal'"):
+        Regression(3, likelihood="gaussian")  # type: ignore[arg-type]

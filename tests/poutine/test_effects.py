@@ -216,8 +216,23 @@ def test_clamp_of_everything_to_the_mean_is_deterministic() -> None:
 
 
 def test_clamp_leaves_other_layers_alone() -> None:
-    layer = make_layer()
-    assert_same_site(site_of(clamp(layer, {"another": 0.0})), site_of(layer))
+    model, x = NeuronStack(num_layers=2), torch.randn(6, 4)
+    held = clamp(model, {"layers.1": 0.0})
+    traces = []
+    for program in (held, model):
+        pyro.set_rng_seed(2)
+        traces.append(pyro.poutine.trace(program).get_trace(x))
+    first, second = (trace.nodes["layers.0.z"]["value"] for trace in traces)
+    torch.testing.assert_close(first, second)
+    assert (traces[0].nodes["layers.1.z"]["value"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "effect", [lambda m: clamp(m, {"other": 0.0}), lambda m: kl_weight(m, {"other": 0.5})]
+)
+def test_a_layer_that_does_not_run_is_refused(effect: Any) -> None:
+    with pytest.raises(InputError, match=r"names of layers that run: \[''\], got 'other'"):
+        effect(make_layer())(make_input())
 
 
 @pytest.mark.parametrize(
@@ -344,7 +359,7 @@ def test_effects_pass_other_sites() -> None:
     pyro.set_rng_seed(1)
     plain = program(make_input())
     pyro.set_rng_seed(1)
-    changed = deterministic(kl_weight(clamp(program, {"": 0.0}), 0.1))(make_input())
+    changed = deterministic(kl_weight(program, 0.1))(make_input())
     torch.testing.assert_close(plain, changed)
 
 

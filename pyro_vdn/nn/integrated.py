@@ -60,6 +60,10 @@ class Integrated:
     Student-t likelihood, of covariance `nu / (nu - 2) diag(s^2)`, by a Student-t of the same `nu`
     whose shape matrix is `diag(s^2) + (nu - 2) / nu W diag(v) W^T`.
 
+    The joint distribution of several outputs is a multivariate t, exact without noise in the
+    neurons for the multivariate likelihood. Independent Student-t outputs have no such density:
+    there too the joint is the multivariate t of the right mean and covariance.
+
     Args:
         moments: Moments of the readout.
         scale: Scale `s` of the likelihood, broadcastable to `(..., outputs)`.

@@ -20,7 +20,7 @@ from pyro_vdn.nn import (
     StudentTLikelihood,
     VariationalNeurons,
 )
-from pyro_vdn.nn.shapes import check_rows_at, check_targets
+from pyro_vdn.nn.shapes import check_choice, check_rows_at, check_targets
 
 
 class DeepRegression(PyroModule):
@@ -63,13 +63,7 @@ class DeepRegression(PyroModule):
             raise InputError(
                 "num_units", expected="at least one layer", got="none", hint="num_units=(32, 32)"
             )
-        if prior not in ("standard", "conditional"):
-            raise InputError(
-                "prior",
-                expected="'standard' or 'conditional'",
-                got=repr(prior),
-                hint="prior='standard'",
-            )
+        check_choice("prior", prior, ("standard", "conditional"))
         self.num_features = num_features
         sizes = [num_features, *num_units]
         self.layers = nn.ModuleList(

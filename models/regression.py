@@ -9,7 +9,6 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_vdn.errors import InputError
 from pyro_vdn.nn import (
     LinearReadout,
     MLPEncoder,
@@ -19,7 +18,7 @@ from pyro_vdn.nn import (
     StudentTLikelihood,
     VariationalNeurons,
 )
-from pyro_vdn.nn.shapes import check_rows_at, check_targets
+from pyro_vdn.nn.shapes import check_choice, check_rows_at, check_targets
 
 
 class Regression(PyroModule):
@@ -59,13 +58,7 @@ class Regression(PyroModule):
         initial_scale: float = 0.3,
     ) -> None:
         super().__init__()
-        if likelihood not in ("student_t", "normal"):
-            raise InputError(
-                "likelihood",
-                expected="'student_t' or 'normal'",
-                got=repr(likelihood),
-                hint="likelihood='student_t'",
-            )
+        check_choice("likelihood", likelihood, ("student_t", "normal"))
         self.encoder = MLPEncoder(num_features, hidden)
         self.neurons = VariationalNeurons(
             self.encoder.out_features,

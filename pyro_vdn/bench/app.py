@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pyro_vdn.bench import forecasting as forecasting_bench
 from pyro_vdn.bench import regression as regression_bench
-from pyro_vdn.bench.results import Estimate, collect, environment, methods
+from pyro_vdn.bench.results import cell, collect, environment, methods
 from pyro_vdn.bench.speed import SpeedResult, bench_speed
 from pyro_vdn.train.files import write_json
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
@@ -110,5 +110,5 @@ def _print_runs(results: dict[str, Any], columns: dict[str, str]) -> None:
         table.add_column(method, justify="right")
     for metric, heading in columns.items():
         values = [collect(runs, method, metric) for method in methods(runs)]
-        table.add_row(heading, *(str(Estimate.of(value)) if value else "-" for value in values))
+        table.add_row(heading, *(cell(value) for value in values))
     Console().print(table)

@@ -38,6 +38,8 @@ def table(name: str) -> str:
     results = load_results(name)
     if name == "speed":
         return _speed_table(results)
+    if name == "demo":
+        return _demo_table(results)
     columns = regression.COLUMNS if name == "regression" else forecasting.COLUMNS
     return markdown_table(results["runs"], columns)
 
@@ -51,6 +53,18 @@ def fill(text: str) -> str:
         before, rest = text.split(start, 1)
         text = f"{before}{start}\n{table(name)}\n{end}{rest.split(end, 1)[1]}"
     return text
+
+
+def _demo_table(results: dict[str, Any]) -> str:
+    names = {"neurons": forecasting.NEURONS, "twin": forecasting.TWIN}
+    runs = [
+        {
+            "method": names[name],
+            "metrics": metrics | {"training_seconds": round(metrics["training_seconds"])},
+        }
+        for name, metrics in results["models"].items()
+    ]
+    return markdown_table(runs, forecasting.COLUMNS | {"training_seconds": "training, s"})
 
 
 def _speed_table(results: dict[str, Any]) -> str:

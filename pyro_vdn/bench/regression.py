@@ -72,7 +72,7 @@ def _run(
         problem.train,
         problem.validation,
         loss=recipe.loss(),
-        options=recipe.options(split, twin=twin),
+        options=recipe.options(split),
         progress=f"{method}, split {split}",
     )
     pyro.set_rng_seed(split)

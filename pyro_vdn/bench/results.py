@@ -23,7 +23,7 @@ class Estimate:
 
     Example:
         >>> print(Estimate.of([1.0, 2.0, 3.0]))
-        2.000 ± 0.577
+        2.0000 ± 0.5774
     """
 
     mean: float
@@ -37,8 +37,8 @@ class Estimate:
 
     def __str__(self) -> str:
         if math.isnan(self.standard_error):
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} ± {self.standard_error:.3f}"
+            return f"{self.mean:.4f}"
+        return f"{self.mean:.4f} ± {self.standard_error:.4f}"
 
 
 def environment() -> dict[str, Any]:
@@ -87,22 +87,23 @@ def markdown_table(runs: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
         >>> print(markdown_table(runs, {"nll": "NLL"}))
         | | NLL |
         | --- | --- |
-        | a | 1.500 ± 0.500 |
+        | a | 1.5000 ± 0.5000 |
     """
     lines = ["| | " + " | ".join(columns.values()) + " |", "| --- " * (len(columns) + 1) + "|"]
     for method in methods(runs):
         cells = []
         for metric in columns:
             values = collect(runs, method, metric)
-            cells.append(_cell(values))
+            cells.append(cell(values))
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float]) -> str:
+def cell(values: Sequence[float]) -> str:
+    """Return mean ± standard error, a count as it is, and a dash where there is nothing."""
     if not values:
         return "-"
-    if all(value == values[0] and value >= 100 for value in values):
+    if len(set(values)) == 1 and values[0].is_integer() and values[0] > 1:
         return f"{values[0]:,.0f}"
     return str(Estimate.of(values))
 

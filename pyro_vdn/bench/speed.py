@@ -41,8 +41,9 @@ class SpeedModel(PyroModule):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample or observe the outputs of `x`, `(rows, sizes[3])`."""
+        h = torch.relu(self.encode(x))
         with pyro.plate("data", x.shape[-2], dim=-2):
-            z = self.neurons(torch.relu(self.encode(x)))
+            z = self.neurons(h)
             sampled: Tensor = pyro.sample("y", self.likelihood(self.readout(z)), obs=y)
         return sampled
 

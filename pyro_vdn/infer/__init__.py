@@ -3,13 +3,8 @@
 from pyro_vdn.infer.local_elbo import LocalELBO
 from pyro_vdn.infer.loss import Terms
 from pyro_vdn.infer.pacm_elbo import PACmELBO
-from pyro_vdn.infer.predict import (
-    ClosedForm,
-    Prediction,
-    log_density,
-    predict,
-    predict_closed_form,
-)
+from pyro_vdn.infer.predict import log_density, predict, predict_closed_form
+from pyro_vdn.infer.prediction import ClosedForm, Prediction
 from pyro_vdn.infer.svi import SVI
 
 __all__ = [

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -19,93 +17,20 @@ from pyro_vdn.errors import InputError
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.pacm_elbo import integrate_read
 from pyro_vdn.infer.plates import guess_max_plate_nesting
+from pyro_vdn.infer.prediction import (
+    ClosedForm,
+    Prediction,
+    cat,
+    check_density_targets,
+    joined,
+    joined_forms,
+    mixture_log_probs,
+)
 from pyro_vdn.infer.single_pass import Program, run_single_pass
-from pyro_vdn.nn.shapes import check_finite, check_positive
+from pyro_vdn.nn.shapes import check_positive, check_rows
 from pyro_vdn.nn.sites import MARGINAL
 
 Inputs = Tensor | Sequence[Tensor]
-
-
-@dataclass(frozen=True)
-class ClosedForm:
-    """The predictive distribution with the last neurons integrated out.
-
-    It is exact or by matched moments.
-
-    Args:
-        mean: `(rows, outputs)`.
-        variance: `(rows, outputs)`.
-        draws: Draws of whole rows from it, `(draws, rows, outputs)`.
-        log_prob_per_output: Log density of the targets, output by output, `(rows, outputs)`, or
-            None without targets.
-        log_prob_joint: Joint log density of each row's targets, `(rows,)`, or None without targets.
-
-    Example:
-        >>> ClosedForm(torch.zeros(2, 1), torch.ones(2, 1), torch.zeros(10, 2, 1)).mean.shape
-        torch.Size([2, 1])
-    """
-
-    mean: Tensor
-    variance: Tensor
-    draws: Tensor
-    log_prob_per_output: Tensor | None = None
-    log_prob_joint: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    r"""Draws from the posterior predictive distribution and what follows from them.
-
-    With S draws `z_s` of the neurons, the predictive density is the mixture
-    `p(y) = 1/S sum_s p(y | z_s)`.
-
-    Args:
-        draws: Draws of the outcome, `(draws, rows, outputs)`.
-        log_prob_per_output: Log mixture density of each output by itself,
-            `log 1/S sum_s p(y_j | z_s)`, `(rows, outputs)`; None without targets.
-        log_prob_joint: Log mixture density of each row's outputs together,
-            `log 1/S sum_s prod_j p(y_j | z_s)`, `(rows,)`; None without targets. With many outputs
-            it needs many draws; see `closed_form`.
-        closed_form: The predictive distribution with the last neurons integrated out, where the
-            model offers it for a single layer of neurons; else None.
-
-    Example:
-        >>> prediction = Prediction(torch.zeros(10, 2, 1))
-        >>> prediction.mean.shape, prediction.quantiles([0.05, 0.5, 0.95]).shape
-        (torch.Size([2, 1]), torch.Size([3, 2, 1]))
-    """
-
-    draws: Tensor
-    log_prob_per_output: Tensor | None = None
-    log_prob_joint: Tensor | None = None
-    closed_form: ClosedForm | None = None
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of the draws, `(rows, outputs)`."""
-        return self._numbers.mean(0)
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of the draws, `(rows, outputs)`."""
-        return self._numbers.var(0)
-
-    @property
-    def _numbers(self) -> Tensor:
-        """The draws as floating-point numbers, which classes and counts are not."""
-        return self.draws if torch.is_floating_point(self.draws) else self.draws.float()
-
-    def quantiles(self, levels: Sequence[float]) -> Tensor:
-        """Return quantiles of the draws at `levels` in [0, 1], `(levels, rows, outputs)`."""
-        at = torch.as_tensor(list(levels), dtype=self._numbers.dtype, device=self.draws.device)
-        if not bool(((at >= 0) & (at <= 1)).all()):
-            raise InputError(
-                "levels",
-                expected="values in [0, 1]",
-                got=str(list(levels)),
-                hint="[0.05, 0.5, 0.95]",
-            )
-        return torch.quantile(self._numbers, at, dim=0)
 
 
 def predict(
@@ -159,7 +84,7 @@ def predict(
             _predict_batch(model, guide, batch, target, num_samples, site, shared)
             for batch, target in _batches(inputs, y, batch_size)
         ]
-    return _joined(batches)
+    return joined(batches)
 
 
 def predict_closed_form(
@@ -203,7 +128,7 @@ def predict_closed_form(
     check_rows(inputs, y)
     give_own_store(model, guide)
     with torch.no_grad():
-        return _joined_forms(
+        return joined_forms(
             [
                 _closed_form(model, guide, batch, target, num_samples, site)
                 for batch, target in _batches(inputs, y, batch_size)
@@ -263,30 +188,7 @@ def log_density(
                 outcome = _outcome(model, guide, batch, num_samples, site, shared)
                 densities.append(mixture_log_probs(outcome["fn"], target))
     per_output, joint = zip(*densities, strict=True)
-    return _cat(list(per_output)), torch.cat(joint)
-
-
-def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:
-    """Raise `InputError` unless inputs and targets are finite, with one number of rows.
-
-    Args:
-        inputs: Inputs, each `(rows, ...)`.
-        y: Targets, `(rows, outputs)`, or None.
-
-    Raises:
-        InputError: For unequal or zero rows, or values that are not finite.
-    """
-    rows = {len(value) for value in (*inputs, *(() if y is None else (y,)))}
-    if len(rows) != 1 or 0 in rows:
-        raise InputError(
-            "x",
-            expected="inputs and targets of one number of rows, at least 1",
-            got=f"{sorted(rows)} rows",
-            hint="check the first dimension of each tensor",
-        )
-    named = [("x" if len(inputs) == 1 else f"x[{i}]", value) for i, value in enumerate(inputs)]
-    for name, value in [*named, *([] if y is None else [("y", y)])]:
-        check_finite(name, value)
+    return cat(list(per_output)), torch.cat(joint)
 
 
 def _batches(
@@ -345,46 +247,6 @@ def _outcome(
     return outcome
 
 
-def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | None, Tensor]:
-    r"""Return the log mixture density of targets, output by output and jointly.
-
-    Per output `log 1/S sum_s p(y_j | z_s)`; jointly `log 1/S sum_s prod_j p(y_j | z_s)`.
-
-    Args:
-        outcome: The likelihood of all draws, batch shape `(draws, rows, outputs)`, or
-            `(draws, rows, 1)` with the outputs as event dimension.
-        y: Targets, `(rows, outputs)`.
-
-    Returns:
-        Densities `(rows, outputs)` (None where a joint distribution does not know its marginals)
-        and `(rows,)`.
-
-    Raises:
-        InputError: For targets of another shape.
-    """
-    expected = outcome.batch_shape[-2:-1] + (outcome.event_shape or outcome.batch_shape[-1:])
-    _check_targets(y, expected)
-    log_draws = math.log(outcome.batch_shape[0])
-    if outcome.event_dim == 0:
-        log_prob = outcome.log_prob(y)
-        return log_prob.logsumexp(0) - log_draws, log_prob.sum(-1).logsumexp(0) - log_draws
-    target = y.unsqueeze(-2)  # (rows, outputs) -> (rows, 1, outputs)
-    joint = outcome.log_prob(target).squeeze(-1).logsumexp(0) - log_draws
-    if not hasattr(outcome, "per_output"):
-        return None, joint
-    return outcome.per_output().log_prob(target).squeeze(-2).logsumexp(0) - log_draws, joint
-
-
-def _check_targets(y: Tensor, expected: torch.Size) -> None:
-    if y.shape != expected:
-        raise InputError(
-            "y",
-            expected=f"shape {tuple(expected)}",
-            got=f"shape {tuple(y.shape)}",
-            hint="y of shape (rows, outputs)",
-        )
-
-
 def _closed_form(
     model: Program,
     guide: Program,
@@ -403,7 +265,7 @@ def _closed_form(
     if integrated is None:
         return None
     if y is not None:
-        _check_targets(y, integrated.mean.shape)
+        check_density_targets(y, integrated.mean.shape)
     joint = integrated.joint()
     draws = joint.sample((num_samples,))
     if y is None:
@@ -415,29 +277,3 @@ def _closed_form(
 def _outputs_last(values: Tensor, distribution: dist.Distribution) -> Tensor:
     """Drop the dimension of size 1 that keeps the place of outputs which are an event."""
     return values.squeeze(-2) if distribution.event_dim else values
-
-
-def _joined(batches: list[Prediction]) -> Prediction:
-    return Prediction(
-        torch.cat([batch.draws for batch in batches], dim=1),
-        _cat([batch.log_prob_per_output for batch in batches]),
-        _cat([batch.log_prob_joint for batch in batches]),
-        _joined_forms([batch.closed_form for batch in batches]),
-    )
-
-
-def _joined_forms(forms: list[ClosedForm | None]) -> ClosedForm | None:
-    known = [form for form in forms if form is not None]
-    if len(known) < len(forms):
-        return None
-    return ClosedForm(
-        torch.cat([form.mean for form in known]),
-        torch.cat([form.variance for form in known]),
-        torch.cat([form.draws for form in known], dim=1),
-        _cat([form.log_prob_per_output for form in known]),
-        _cat([form.log_prob_joint for form in known]),
-    )
-
-
-def _cat(values: list[Any]) -> Any:
-    return None if values[0] is None else torch.cat(values)

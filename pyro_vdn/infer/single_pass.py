@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
@@ -249,7 +250,8 @@ def run_single_pass(model: Program, guide: Program, args: Any, kwargs: Any) -> P
     """
     drawn = _trace_others(model, guide, args, kwargs)
     messenger = _SinglePassMessenger(drawn)
-    with messenger, pyro.poutine.replay(trace=drawn):
+    replay = pyro.poutine.replay(trace=drawn) if drawn.nodes else nullcontext()
+    with messenger, replay:
         model(*args, **kwargs)
     return messenger.result
 

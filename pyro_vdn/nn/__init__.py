@@ -9,7 +9,6 @@ from pyro_vdn.nn.likelihoods import (
     MultivariateNormalLikelihood,
     MultivariateStudentTLikelihood,
     NormalLikelihood,
-    OutputScale,
     StudentTLikelihood,
 )
 from pyro_vdn.nn.local import LocalDecoder
@@ -19,6 +18,7 @@ from pyro_vdn.nn.neurons import VariationalNeurons
 from pyro_vdn.nn.posteriors import NormalPosterior
 from pyro_vdn.nn.priors import ConditionalNormal, LearnedNormal, StandardNormal
 from pyro_vdn.nn.readouts import LinearReadout, Units
+from pyro_vdn.nn.scales import OutputScale
 from pyro_vdn.nn.shapes import LayerShape
 
 __all__ = [

@@ -17,7 +17,7 @@ from pyro_vdn.nn.moments import Moments
 from pyro_vdn.nn.plates import NeuronPlate
 from pyro_vdn.nn.posteriors import NormalPosterior
 from pyro_vdn.nn.priors import StandardNormal
-from pyro_vdn.nn.shapes import LayerShape, check_features, check_positive
+from pyro_vdn.nn.shapes import LayerShape, check_choice, check_features, check_positive
 
 Pool = Literal["mean", "sum", "flatten"]
 
@@ -78,10 +78,7 @@ class VariationalNeurons(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(in_features=in_features, num_units=num_units, latent_dim=latent_dim)
-        if pool not in get_args(Pool):
-            raise InputError(
-                "pool", expected=f"one of {get_args(Pool)}", got=repr(pool), hint="pool='mean'"
-            )
+        check_choice("pool", pool, get_args(Pool))
         self.shape = LayerShape(in_features, num_units, latent_dim)
         self.pool = pool
         self.prior = _bound(prior if prior is not None else StandardNormal(), self.shape)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.shapes import LayerShape, check_positive, inverse_softplus
+from pyro_vdn.nn.shapes import LayerShape, check_choice, check_positive, inverse_softplus
 
 ScaleMode = Literal["shared", "unit", "input", "low_rank"]
 LocMode = Literal["linear", "identity"]
@@ -64,14 +64,8 @@ class NormalPosterior(nn.Module):
         loc: LocMode = "linear",
     ) -> None:
         super().__init__()
-        for name, mode, modes in (
-            ("scale", scale, get_args(ScaleMode)),
-            ("loc", loc, get_args(LocMode)),
-        ):
-            if mode not in modes:
-                raise InputError(
-                    name, expected=f"one of {modes}", got=repr(mode), hint=f"{name}={modes[0]!r}"
-                )
+        check_choice("scale", scale, get_args(ScaleMode))
+        check_choice("loc", loc, get_args(LocMode))
         if rank is not None:
             check_positive(rank=rank)
         if min_scale < 0:

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from pyro_vdn.errors import InputError
 from pyro_vdn.nn.integrated import Integrated, LinearMoments
 from pyro_vdn.nn.moments import Moments, relu_moments
+from pyro_vdn.nn.shapes import check_choice
 from pyro_vdn.nn.sites import MARGINAL
 
 Activation = Literal["identity", "relu"]
@@ -109,13 +109,12 @@ class LinearReadout(nn.Module):
         self, in_features: int, out_features: int, *, activation: Activation = "identity"
     ) -> None:
         super().__init__()
-        if activation not in get_args(Activation):
-            raise InputError(
-                "activation",
-                expected=f"one of {get_args(Activation)}",
-                got=repr(activation),
-                hint="apply other activations with torch and train with LocalELBO",
-            )
+        check_choice(
+            "activation",
+            activation,
+            get_args(Activation),
+            hint="apply other activations with torch and train with LocalELBO",
+        )
         self.activation = activation
         self.linear = nn.Linear(in_features, out_features)
 

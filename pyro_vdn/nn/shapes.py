@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,19 @@ def inverse_softplus(value: float) -> float:
             hint="raise initial_scale or lower min_scale",
         )
     return value + math.log(-math.expm1(-value))
+
+
+def check_choice(
+    what: str, value: object, choices: Sequence[str], *, hint: str | None = None
+) -> None:
+    """Raise `InputError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(
+            what,
+            expected=f"one of {tuple(choices)}",
+            got=repr(value),
+            hint=hint or f"{what}={choices[0]!r}",
+        )
 
 
 def check_positive(**sizes: int) -> None:
@@ -133,3 +147,26 @@ def check_targets(what: str, y: Tensor | None, x: Tensor, num_outputs: int) -> N
             got=f"shape {tuple(y.shape)}",
             hint="`y.unsqueeze(-1)` for a single output",
         )
+
+
+def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:
+    """Raise `InputError` unless inputs and targets are finite, with one number of rows.
+
+    Args:
+        inputs: Inputs, each `(rows, ...)`.
+        y: Targets, `(rows, outputs)`, or None.
+
+    Raises:
+        InputError: For unequal or zero rows, or values that are not finite.
+    """
+    rows = {len(value) for value in (*inputs, *(() if y is None else (y,)))}
+    if len(rows) != 1 or 0 in rows:
+        raise InputError(
+            "x",
+            expected="inputs and targets of one number of rows, at least 1",
+            got=f"{sorted(rows)} rows",
+            hint="check the first dimension of each tensor",
+        )
+    named = [("x" if len(inputs) == 1 else f"x[{i}]", value) for i, value in enumerate(inputs)]
+    for name, value in [*named, *([] if y is None else [("y", y)])]:
+        check_finite(name, value)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.infer.predict import check_rows
+from pyro_vdn.nn.shapes import check_rows
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 

@@ -22,8 +22,7 @@ from pyro_vdn.diagnostics import (
 )
 from pyro_vdn.infer import ClosedForm, Prediction, predict, predict_closed_form
 from pyro_vdn.infer.own_store import give_own_store
-from pyro_vdn.infer.predict import check_rows
-from pyro_vdn.nn.shapes import check_positive
+from pyro_vdn.nn.shapes import check_positive, check_rows
 from pyro_vdn.poutine import LayerRecord, record
 from pyro_vdn.train.parameters import count_parameters
 

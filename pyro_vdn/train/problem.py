@@ -181,7 +181,7 @@ def load_problem(source: Source, recipe: Recipe) -> Problem:
     Example:
         >>> problem = load_problem(Source("energy"), RegressionRecipe())
         >>> [len(part[0]) for part in (problem.train, problem.validation, problem.test)]
-        [553, 138, 77]
+        [622, 69, 77]
     """
     _check_source(source, recipe.task)
     if isinstance(recipe, ForecastingRecipe):

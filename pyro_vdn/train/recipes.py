@@ -35,7 +35,6 @@ class _Recipe:
         learning_rate: Peak rate.
         betas: Decay rates of AdamW's moments.
         weight_decay: Decoupled weight decay.
-        twin_weight_decay: The twin's own, where another suits it; both are chosen by validation.
         warmup_steps: Steps of warm-up before the cosine decay.
         clip: Largest norm of the gradient.
         evaluate_every: Steps between evaluations.
@@ -54,7 +53,6 @@ class _Recipe:
     learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
-    twin_weight_decay: float | None = None
     warmup_steps: int = 100
     clip: float = 1.0
     evaluate_every: int = 250
@@ -70,13 +68,10 @@ class _Recipe:
             variance_weight=self.variance_weight,
         )
 
-    def options(self, seed: int = 0, *, twin: bool = False) -> FitOptions:
-        """Return the numbers of a training run, of the neurons or of their twin."""
+    def options(self, seed: int = 0) -> FitOptions:
+        """Return the numbers of a training run."""
         names = {item.name for item in fields(FitOptions)} & {item.name for item in fields(self)}
-        options = FitOptions(**{name: getattr(self, name) for name in names}, seed=seed)
-        if twin and self.twin_weight_decay is not None:
-            return replace(options, weight_decay=self.twin_weight_decay)
-        return options
+        return FitOptions(**{name: getattr(self, name) for name in names}, seed=seed)
 
     def with_steps(self: R, max_steps: int) -> R:
         """Return the recipe for another number of steps, evaluated at least four times."""
@@ -188,18 +183,16 @@ class RegressionRecipe(_Recipe):
     task: ClassVar[str] = "regression"
     num_units: int = 50
     joint_weight: float = 0.0
-    inflation: float = 0.25
     variance_weight: float = 0.5
     kl: float = 0.0
     batch_size: int = 32
     learning_rate: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.3
-    twin_weight_decay: float | None = 0.03
+    weight_decay: float = 0.03
     clip: float = 5.0
     evaluate_every: int = 100
     num_samples: int = 200
-    validation: float = 0.2
+    validation: float = 0.1
 
     @classmethod
     def demo(cls) -> RegressionRecipe:

@@ -197,7 +197,7 @@ def _train(
     place = folder / TRAINING / name
     last = place / "last.safetensors"
     model = problem.build_model(config.seed, twin=name == "twin")
-    options = problem.recipe.options(config.seed, twin=name == "twin")
+    options = problem.recipe.options(config.seed)
     result = fit(
         model,
         problem.train,

@@ -33,7 +33,7 @@ def test_estimate() -> None:
 
 
 def test_estimate_of_one_run_has_no_error() -> None:
-    assert str(Estimate.of([0.5])) == "0.500"
+    assert str(Estimate.of([0.5])) == "0.5000"
 
 
 def test_methods_and_collect() -> None:
@@ -49,7 +49,7 @@ def test_paired_difference() -> None:
 
 def test_markdown_table() -> None:
     lines = markdown_table(RUNS, {"nll": "NLL", "parameters": "parameters"}).splitlines()
-    assert lines[2:] == ["| a | 1.500 ± 0.500 | 1,200 |", "| b | 5.000 ± 1.000 | - |"]
+    assert lines[2:] == ["| a | 1.5000 ± 0.5000 | 1,200 |", "| b | 5.0000 ± 1.0000 | - |"]
 
 
 def test_environment_says_what_ran() -> None:

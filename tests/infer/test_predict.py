@@ -20,7 +20,7 @@ import pyro_vdn.infer
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import SVI, LocalELBO, Prediction, log_density, predict
 from pyro_vdn.infer.plates import guess_max_plate_nesting
-from pyro_vdn.infer.predict import mixture_log_probs
+from pyro_vdn.infer.prediction import mixture_log_probs
 from pyro_vdn.nn import (
     CategoricalLikelihood,
     LinearReadout,

@@ -42,5 +42,5 @@ def test_models_refuse_targets_of_another_shape(name: str) -> None:
 
 
 def test_regression_refuses_an_unknown_likelihood() -> None:
-    with pytest.raises(InputError, match="likelihood: expected 'student_t' or 'normal'"):
+    with pytest.raises(InputError, match=r"likelihood: expected one of \('student_t', 'normal'\)"):
         Regression(3, likelihood="gaussian")  # type: ignore[arg-type]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import pyro
 import torch
-from pyro.poutine.broadcast_messenger import BroadcastMessenger
-from pyro.poutine.indep_messenger import CondIndepStackFrame, IndepMessenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 
@@ -64,7 +63,7 @@ class NeuronDraws(dict[str, torch.Tensor]):
         self.effects = effects
 
 
-class NeuronPlate(IndepMessenger):
+class NeuronPlate(pyro.plate):
     """The plate of a layer's units, at dim -1; it refuses effects on the model or guide alone.
 
     A stock loss runs the guide, then replays the model against the guide's trace. An effect that
@@ -86,12 +85,6 @@ class NeuronPlate(IndepMessenger):
 
     def __init__(self, name: str, num_units: int) -> None:
         super().__init__(name, num_units, dim=-1)
-
-    def _process_message(self, msg: Message) -> None:
-        # What `pyro.plate` does, less the site of a subsample: all units of a layer take part.
-        frame = CondIndepStackFrame(self.name, self.dim, self.size, self.counter, self.size)
-        msg["cond_indep_stack"] = (frame, *msg["cond_indep_stack"])
-        BroadcastMessenger._pyro_sample(msg)
 
     def _postprocess_message(self, msg: Message) -> None:
         super()._postprocess_message(msg)

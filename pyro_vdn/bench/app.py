@@ -13,7 +13,7 @@ from rich.table import Table
 from pyro_vdn.bench import forecasting as forecasting_bench
 from pyro_vdn.bench import regression as regression_bench
 from pyro_vdn.bench.results import cell, collect, environment, methods
-from pyro_vdn.bench.speed import SpeedResult, bench_speed
+from pyro_vdn.bench.speed import Comparison, bench_speed
 from pyro_vdn.train.files import write_json
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
 
@@ -35,9 +35,10 @@ def speed(
     out: Out = None,
 ) -> None:
     """Time a LocalELBO step beside hand-written PyTorch and two-pass losses, on one thread."""
-    results = [bench_speed(num_particles, repeats=repeats) for num_particles in (1, 4)]
-    for result in results:
-        _print_speed(result)
+    results = [
+        comparison for particles in (1, 4) for comparison in bench_speed(particles, repeats=repeats)
+    ]
+    _print_speed(results)
     _save(
         out,
         {
@@ -71,6 +72,9 @@ def forecasting(
 def regression(
     data: Annotated[str, typer.Option(help="Name of a UCI table.")] = "energy",
     splits: Annotated[int, typer.Option(help="Number of splits, counted from 0.", min=1)] = 10,
+    restarts: Annotated[
+        int, typer.Option(help="Fits per split and method; validation chooses one.", min=1)
+    ] = 2,
     steps: Steps = None,
     accept: Annotated[str | None, typer.Option(help="Consent that some sets ask for.")] = None,
     out: Out = None,
@@ -80,6 +84,7 @@ def regression(
     results = regression_bench.bench_regression(
         data=data,
         splits=range(splits),
+        restarts=restarts,
         recipe=recipe if steps is None else recipe.with_steps(steps),
         accept=accept,
         on_run=lambda results: _save(out, results),
@@ -92,13 +97,20 @@ def _save(out: Path | None, results: dict[str, Any]) -> None:
         write_json(out, results)
 
 
-def _print_speed(result: SpeedResult) -> None:
-    table = Table(title=f"one step, S = {result.num_particles}, one thread")
-    for heading in ("", "median ms", "relative", "peak MiB"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, milliseconds in result.milliseconds.items():
-        peak = result.peak_mebibytes[name]
-        table.add_row(name, f"{milliseconds:.2f}", f"{result.ratio(name):.2f} x", f"{peak:.1f}")
+def _print_speed(results: list[Comparison]) -> None:
+    table = Table(title="one step, one thread: median time and peak memory beside a reference")
+    for heading in ("S", "step", "ms", "reference", "ms", "time", "memory"):
+        table.add_column(heading)
+    for one in results:
+        table.add_row(
+            str(one.num_particles),
+            one.name,
+            f"{one.milliseconds:.2f}",
+            one.reference,
+            f"{one.reference_milliseconds:.2f}",
+            f"{one.relative_time:.2f} x",
+            f"{one.relative_memory:.2f} x",
+        )
     Console().print(table)
 
 

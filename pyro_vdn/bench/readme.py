@@ -8,6 +8,7 @@ from typing import Any
 
 from pyro_vdn.bench import forecasting, regression
 from pyro_vdn.bench.results import markdown_table
+from pyro_vdn.bench.speed import Comparison
 
 #: File of results by name of the table.
 FILES = {
@@ -33,7 +34,7 @@ def table(name: str) -> str:
 
     Example:
         >>> print(table("speed").splitlines()[1])
-        | --- | --- | --- | --- |
+        | --- | --- | --- | --- | --- |
     """
     results = load_results(name)
     if name == "speed":
@@ -68,11 +69,11 @@ def _demo_table(results: dict[str, Any]) -> str:
 
 
 def _speed_table(results: dict[str, Any]) -> str:
-    lines = ["| S | | relative time | relative peak memory |", "| --- | --- | --- | --- |"]
-    for result in results["results"]:
-        seconds, memory = result["milliseconds"], result["peak_mebibytes"]
-        for name in seconds:
-            time = seconds[name] / seconds["hand-written"]
-            peak = memory[name] / memory["hand-written"]
-            lines.append(f"| {result['num_particles']} | {name} | {time:.2f} | {peak:.2f} |")
+    lines = ["| S | step | beside | time | peak memory |", "| --- | --- | --- | --- | --- |"]
+    for values in results["results"]:
+        one = Comparison(**values)
+        lines.append(
+            f"| {one.num_particles} | {one.name} | {one.reference} "
+            f"| {one.relative_time:.2f} x | {one.relative_memory:.2f} x |"
+        )
     return "\n".join(lines)

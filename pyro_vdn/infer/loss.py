@@ -18,6 +18,7 @@ from torch import Tensor
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import PARTICLES, Pass, Program, Site, run_single_pass
+from pyro_vdn.nn.divergence import sum_over
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.nn.sites import layer_of
 
@@ -186,7 +187,7 @@ class SinglePassLoss(ELBO):
         for site in run.neurons:
             if site.is_weighted_out:
                 continue
-            loss = loss + sum_over(site.kl(), site.batch_shape) / self.particles_per_run
+            loss = loss + site.kl_sum() / self.particles_per_run
         return loss
 
     def _terms(self, run: Pass) -> Terms:
@@ -211,21 +212,6 @@ class SinglePassLoss(ELBO):
         for site in run.neurons:
             total = total - sum_over(site.natural(site.unweighted_kl()), site.batch_shape)
         return total / self.particles_per_run
-
-
-def sum_over(values: Tensor, shape: torch.Size) -> Tensor:
-    """Sum `values` as if expanded to `shape`, without expanding them.
-
-    Args:
-        values: A tensor that broadcasts to `shape`.
-        shape: The shape whose sum is meant.
-
-    Returns:
-        The sum, a scalar.
-    """
-    copies = math.prod(shape) / max(values.numel(), 1)
-    total = values.sum()
-    return total if copies == 1 else total * copies
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_vdn.errors import InputError, OneSidedEffectError
-from pyro_vdn.nn.divergence import neuron_kl
+from pyro_vdn.nn.divergence import neuron_kl, sum_over, total_kl
 from pyro_vdn.nn.sites import LOCAL, POSTERIOR, PRIOR, Message
 from pyro_vdn.poutine.posterior import PosteriorMessenger
 
@@ -113,6 +113,13 @@ class Site:
     def kl(self) -> Tensor:
         """KL of a neuron with scale and mask; broadcasts to the batch shape."""
         return self.weighted(self.unweighted_kl())
+
+    def kl_sum(self) -> Tensor:
+        """KL of a neuron with scale and mask, summed over the batch, particles included."""
+        if self.mask is None and not isinstance(self.scale, Tensor):
+            posterior = self.infer[POSTERIOR]()
+            return self.scale * total_kl(posterior, self.prior, self.value, self.batch_shape)
+        return sum_over(self.kl(), self.batch_shape)
 
     def unweighted_kl(self) -> Tensor:
         """KL of a neuron; broadcasts to the batch shape.

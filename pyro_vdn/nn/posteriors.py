@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.normals import ShiftedNormal
 from pyro_vdn.nn.shapes import LayerShape, check_choice, check_positive, inverse_softplus
 
 ScaleMode = Literal["shared", "unit", "input", "low_rank"]
@@ -124,7 +125,7 @@ class NormalPosterior(nn.Module):
         scale = self.min_scale + F.softplus(self.raw_scale(h))
         if self.scale_mode in ("input", "low_rank"):
             scale = scale.reshape(shape)
-        return dist.Normal(loc, scale, validate_args=False).to_event(len(self.latent_shape) - 1)
+        return ShiftedNormal(loc, scale, validate_args=False).to_event(len(self.latent_shape) - 1)
 
 
 class _Constant(nn.Module):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_vdn.nn.divergence import UnitNormal
+from pyro_vdn.nn.normals import UnitNormal
 from pyro_vdn.nn.shapes import LayerShape, inverse_softplus
 
 

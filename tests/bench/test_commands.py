@@ -22,12 +22,17 @@ def test_speed(tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
     result = CliRunner().invoke(app, ["speed", "--repeats", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
-    assert [entry["num_particles"] for entry in json.loads(out.read_text())["results"]] == [1, 4]
+    assert [entry["num_particles"] for entry in json.loads(out.read_text())["results"]] == [
+        1,
+        1,
+        4,
+        4,
+    ]
 
 
 def test_regression(tmp_path: Path) -> None:
     out = tmp_path / "regression.json"
-    arguments = ["regression", "--splits", "1", "--steps", "20", "--out", str(out)]
+    arguments = ["regression", "--splits=1", "--restarts=2", "--steps=20", f"--out={out}"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     runs = json.loads(out.read_text())["runs"]

@@ -8,7 +8,7 @@ import torch
 from pyro_vdn.guides import NeuronGuide
 
 from pyro_vdn.bench.handwritten import HandWritten
-from pyro_vdn.bench.speed import SpeedModel, SpeedResult, bench_speed
+from pyro_vdn.bench.speed import Comparison, SpeedModel, bench_speed
 from pyro_vdn.bench.timing import median_seconds, peak_bytes
 from pyro_vdn.infer import LocalELBO
 
@@ -33,18 +33,19 @@ def test_hand_written_equals_ours(num_particles: int) -> None:
     torch.testing.assert_close(mine, theirs)
 
 
-def test_bench_speed_measures_all_three() -> None:
+def test_bench_speed_compares_two_pairs() -> None:
     threads = torch.get_num_threads()
-    result = bench_speed(2, rows=4, repeats=2, warmup=1)
-    assert set(result.milliseconds) == set(result.peak_mebibytes)
-    assert len(result.milliseconds) == 3
-    assert min(*result.milliseconds.values(), *result.peak_mebibytes.values()) > 0
+    local, two_pass = bench_speed(2, rows=4, repeats=2, warmup=1)
+    assert (local.name, local.reference) == ("LocalELBO", "hand-written")
+    assert (two_pass.name, two_pass.reference) == ("two-pass TraceMeanField_ELBO", "LocalELBO")
+    assert min(local.milliseconds, local.reference_milliseconds, local.peak_mebibytes) > 0
     assert torch.get_num_threads() == threads
 
 
-def test_ratio() -> None:
-    result = SpeedResult(1, {"hand-written": 2.0, "LocalELBO": 3.0}, {})
-    assert result.ratio("LocalELBO") == 1.5
+def test_relative_cost() -> None:
+    comparison = Comparison("a", "b", 1, 3.0, 2.0, 8.0, 4.0)
+    assert comparison.relative_time == 1.5
+    assert comparison.relative_memory == 2.0
 
 
 def test_median_takes_rounds_in_turn() -> None:

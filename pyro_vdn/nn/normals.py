@@ -29,7 +29,9 @@ class ShiftedNormal(dist.Normal):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's
         """Draw with a gradient to location and scale."""
         noise = self.loc.new_empty(self._extended_shape(sample_shape)).normal_()
-        draw: Tensor = _Shift.apply(unexpanded(self.loc), unexpanded(self.scale), noise)
+        draw: Tensor = _Shift.apply(  # type: ignore[no-untyped-call]
+            unexpanded(self.loc), unexpanded(self.scale), noise
+        )
         return draw
 
 
@@ -49,7 +51,7 @@ class _Shift(torch.autograd.Function):
         ctx.shapes = loc.shape, scale.shape
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (noise,) = ctx.saved_tensors
         loc, scale = ctx.shapes
         return grad.sum_to_size(loc), (grad * noise).sum_to_size(scale), None

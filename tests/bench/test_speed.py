@@ -53,7 +53,7 @@ def test_median_takes_rounds_in_turn() -> None:
     median_seconds(
         {name: lambda name=name: calls.append(name) for name in "ab"}, repeats=2, warmup=0
     )
-    assert calls == ["a", "b", "a", "b"]
+    assert calls == ["a", "b", "b", "a"]  # each of them first in its turn
 
 
 def test_peak_counts_what_is_held_together() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pyro_vdn.errors import InputError, OneSidedEffectError
 from pyro_vdn.infer import LocalELBO, PACmELBO
 from pyro_vdn.nn import VariationalNeurons
+from pyro_vdn.nn.normals import ShiftedNormal
 from pyro_vdn.poutine import deterministic, kl_weight
 from pyro_vdn.testing import hand_written_guide, loss_and_grads, randomise
 from pyro_vdn.testing.cases import NeuronStack
@@ -59,7 +60,8 @@ def same_noise_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         draw = noise.expand(shape) if shape else noise[0]
         return self.loc + self.scale * draw
 
-    monkeypatch.setattr(wrapped.Normal, "rsample", rsample)
+    for normal in (wrapped.Normal, ShiftedNormal):
+        monkeypatch.setattr(normal, "rsample", rsample)
 
 
 LOSSES: dict[str, Any] = {

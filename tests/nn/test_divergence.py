@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -20,7 +21,8 @@ from pyro_vdn.nn import (
     closed_form_kl,
     neuron_kl,
 )
-from pyro_vdn.nn.divergence import monte_carlo_kl
+from pyro_vdn.nn.divergence import monte_carlo_kl, total_kl
+from pyro_vdn.nn.normals import ShiftedNormal, UnitNormal, _Shift
 from pyro_vdn.poutine import PosteriorMessenger, record
 from pyro_vdn.testing import randomise
 
@@ -135,3 +137,33 @@ def test_layer_pays_this_kl(make_prior: Callable[[], nn.Module], latent_dim: int
     if expected.dim() == 3:  # (rows, units, k) -> (rows, units)
         expected = expected.sum(-1)
     torch.testing.assert_close(seen[""].last_kl, expected.detach().expand(4, 3))
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+@pytest.mark.parametrize("shared", [True, False])
+def test_total_is_the_sum_of_its_parts(copies: int, shared: bool) -> None:
+    loc = torch.randn(6, 3, requires_grad=True)
+    scale = torch.rand(3 if shared else (6, 3)).add(0.1).requires_grad_()
+    q = dist.Normal(loc, scale)
+    p = UnitNormal(torch.zeros(()), torch.ones(())).expand([6, 3])
+    shape = torch.Size((copies, 6, 3))
+    total = total_kl(q, p, q.rsample(), shape)
+    expected = copies * kl_divergence(dist.Normal(loc, scale), dist.Normal(0.0, 1.0)).sum()
+    torch.testing.assert_close(total, expected)
+    mine = torch.autograd.grad(total, [loc, scale])
+    theirs = torch.autograd.grad(expected, [loc, scale])
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("draws", [(), (4,)])
+def test_shifted_normal_draws_as_the_plain_one(shared: bool, draws: tuple[int, ...]) -> None:
+    loc = torch.randn(6, 3, requires_grad=True)
+    scale = torch.rand(3 if shared else (6, 3)).add(0.1).requires_grad_()
+    results = []
+    for kind in (ShiftedNormal, dist.Normal):
+        pyro.set_rng_seed(2)
+        value = kind(loc, scale).rsample(draws)
+        results.append((value, *torch.autograd.grad(value.square().sum(), [loc, scale])))
+    torch.testing.assert_close(results[0], results[1])
+    torch.autograd.gradcheck(lambda m, s: _Shift.apply(m, s, torch.ones(6, 3)), (loc, scale))

@@ -124,6 +124,12 @@ class StandardizedSplit(Split):
         test: Rows to report on, in standard units.
         features: How the features were standardised.
         target: How the target was standardised.
+
+    Example:
+        >>> from pyro_vdn.datasets import load_uci, uci_split
+        >>> split = standardize(uci_split(load_uci("energy"), 0))
+        >>> abs(split.train.target.mean().item()) < 1e-5
+        True
     """
 
     features: Standardizer

@@ -38,6 +38,10 @@ class SplitRows(NamedTuple):
         train: Row indices to fit on, `(num_train,)`.
         validation: Row indices to choose by, `(num_validation,)`, perhaps empty.
         test: Row indices to report on, `(num_test,)`.
+
+    Example:
+        >>> [len(rows) for rows in uci_split_rows(768, 0)]
+        [691, 0, 77]
     """
 
     train: Tensor

@@ -131,6 +131,12 @@ class WindowSplits(NamedTuple):
         validation: Windows to choose by.
         test: Windows to report on.
         standardizer: Mean and scale per channel, `(channels,)`, of the training rows.
+
+    Example:
+        >>> from pyro_vdn.datasets import load_series
+        >>> windows = forecasting_windows(load_series("etth1"), channels="OT")
+        >>> len(windows.train), len(windows.test)
+        (8209, 2785)
     """
 
     train: Windows

@@ -19,7 +19,7 @@ ACTIVE_THRESHOLD = 1e-4
 class UnitActivity:
     """Per-unit statistics over a data set; every array has shape `(units,)`.
 
-    Attributes:
+    Args:
         kl: Mean KL from posterior to prior, in nats.
         mean_energy: Mean squared posterior location, `mu2`.
         scale: Mean posterior standard deviation.
@@ -27,6 +27,11 @@ class UnitActivity:
             prior, negative is wider.
         active: Whether the KL exceeds `threshold`.
         threshold: KL in nats above which a unit counts as active.
+
+    Example:
+        >>> one = np.ones(2)
+        >>> UnitActivity(np.array([0.0, 1.0]), one, one, 0 * one, one > 0).active_share()
+        0.5
     """
 
     kl: NDArray[np.float64]

@@ -25,11 +25,16 @@ _SALT = 0x5DEECE66D
 class CalibrationCurve:
     """Nominal against empirical coverage of central intervals.
 
-    Attributes:
+    Args:
         nominal: Stated shares, shape `(levels,)`.
         empirical: Observed shares, shape `(levels,)`.
         standard_error: Binomial standard error of `empirical` if calibrated, shape `(levels,)`.
         count: Independent observations behind each share.
+
+    Example:
+        >>> half = torch.tensor([0.5])
+        >>> CalibrationCurve(half, half + 0.25, 0.1 * half, 100).worst_gap()
+        0.25
     """
 
     nominal: Tensor

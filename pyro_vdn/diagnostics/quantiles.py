@@ -20,7 +20,16 @@ from pyro_vdn.errors import InputError
 
 
 class Interval(NamedTuple):
-    """A lower and an upper bound, each of shape `(...)`, in the units of the draws."""
+    """A lower and an upper bound, in the units of the draws.
+
+    Args:
+        lower: Lower bound, shape `(...)`.
+        upper: Upper bound, shape `(...)`.
+
+    Example:
+        >>> Interval(torch.zeros(()), torch.ones(())).upper
+        tensor(1.)
+    """
 
     lower: Tensor
     upper: Tensor

@@ -156,7 +156,12 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
 
 
 def check_density_targets(y: Tensor, expected: torch.Size) -> None:
-    """Raise `InputError` unless targets have the shape of the outcome, `(rows, outputs)`."""
+    """Raise `InputError` unless targets have the shape of the outcome.
+
+    Args:
+        y: Targets.
+        expected: The outcome's shape, `(rows, outputs)`.
+    """
     if y.shape != expected:
         raise InputError(
             "y",

@@ -124,7 +124,12 @@ def total_kl(
 
 
 def sum_over(values: Tensor, shape: torch.Size) -> Tensor:
-    """Sum `values` as if expanded to `shape`, without expanding them."""
+    """Sum values as if expanded, without expanding them.
+
+    Args:
+        values: Values of a shape that broadcasts to `shape`.
+        shape: The shape to sum over.
+    """
     copies = math.prod(shape) / max(values.numel(), 1)
     total = values.sum()
     return total if copies == 1 else total * copies

@@ -12,6 +12,11 @@ from torch import Tensor
 class UnitNormal(dist.Normal):
     """A normal that is known to have location 0 and scale 1, which makes its KL cheaper.
 
+    Args:
+        loc: Location, `(...)`.
+        scale: Scale, `(...)`.
+        validate_args: Whether to check them.
+
     Example:
         >>> UnitNormal(torch.zeros(()), torch.ones(())).expand([3]).batch_shape
         torch.Size([3])
@@ -20,6 +25,11 @@ class UnitNormal(dist.Normal):
 
 class ShiftedNormal(dist.Normal):
     """A normal that draws `loc + scale * eps` in one pass over memory, and back in one.
+
+    Args:
+        loc: Location, `(...)`.
+        scale: Scale, `(...)`.
+        validate_args: Whether to check them.
 
     Example:
         >>> ShiftedNormal(torch.zeros(2, 3), 1.0).rsample().shape
@@ -58,7 +68,7 @@ class _Shift(torch.autograd.Function):
 
 
 def unexpanded(tensor: Tensor) -> Tensor:
-    """Undo `expand`: return the smaller tensor of which this one is an expanded view."""
+    """Undo `expand`: return the smaller tensor of which this one, of shape `(...)`, is a view."""
     base = tensor._base
     if base is not None and base.dim() <= tensor.dim():
         try:

@@ -59,7 +59,14 @@ def inverse_softplus(value: float) -> float:
 def check_choice(
     what: str, value: object, choices: Sequence[str], *, hint: str | None = None
 ) -> None:
-    """Raise `InputError` unless `value` is one of `choices`."""
+    """Raise `InputError` unless a value is one of several.
+
+    Args:
+        what: The argument.
+        value: Its value.
+        choices: What is allowed.
+        hint: What to try; by default the first choice.
+    """
     if value not in choices:
         raise InputError(
             what,
@@ -79,7 +86,13 @@ def check_positive(**sizes: int) -> None:
 
 
 def check_rows_at(what: str, x: Tensor, in_features: int) -> None:
-    """Raise `InputError` unless `x` is floating, of shape `(..., rows, in_features)`, with rows."""
+    """Raise `InputError` unless a tensor is floating and has rows of the right width.
+
+    Args:
+        what: The argument.
+        x: Its value, to be of shape `(..., rows, in_features)`.
+        in_features: The width.
+    """
     check_features(what, x, in_features)
     if x.dim() < 2 or x.shape[-2] == 0:
         raise InputError(
@@ -138,7 +151,14 @@ def check_finite(what: str, value: Tensor) -> None:
 
 
 def check_targets(what: str, y: Tensor | None, x: Tensor, num_outputs: int) -> None:
-    """Raise `InputError` unless `y` is None or `(..., rows, outputs)` with the rows of `x`."""
+    """Raise `InputError` unless targets are None or have the rows of their inputs.
+
+    Args:
+        what: The argument.
+        y: Targets, to be of shape `(..., rows, outputs)`, or None.
+        x: Inputs, `(..., rows, features)`.
+        num_outputs: Number of outputs.
+    """
     expected = (*x.shape[:-1], num_outputs)
     if y is not None and tuple(y.shape) != expected:
         raise InputError(

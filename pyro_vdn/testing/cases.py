@@ -89,7 +89,16 @@ class NeuronStack(PyroModule):
 
 
 class NormalParameters(NamedTuple):
-    """Location and scale of a normal, each `(..., num_units[, latent_dim])`."""
+    """Location and scale of a normal.
+
+    Args:
+        loc: Location, `(..., num_units[, latent_dim])`.
+        scale: Scale, of the same shape.
+
+    Example:
+        >>> NormalParameters(torch.zeros(2), torch.ones(2)).scale
+        tensor([1., 1.])
+    """
 
     loc: Tensor
     scale: Tensor
@@ -157,7 +166,12 @@ def hand_written_guide(model: NeuronStack) -> Callable[..., None]:
 
 
 def pool_by_hand(layer: VariationalNeurons, z: Tensor) -> Tensor:
-    """Return what leaves a layer for its latents `z`, `(..., num_units[, latent_dim])`."""
+    """Return what leaves a layer for its latents.
+
+    Args:
+        layer: The layer.
+        z: Its latents, `(..., num_units[, latent_dim])`.
+    """
     k = layer.shape.latent_dim
     if k == 1:
         return z
@@ -191,7 +205,16 @@ def randomise(module: nn.Module, *, spread: float = 0.3, seed: int = 7) -> None:
 
 
 class LossAndGrads(NamedTuple):
-    """A loss and its gradients by parameter name."""
+    """A loss and its gradients.
+
+    Args:
+        loss: The loss.
+        grads: Gradients by parameter name, each of its parameter's shape.
+
+    Example:
+        >>> LossAndGrads(1.0, {}).loss
+        1.0
+    """
 
     loss: float
     grads: dict[str, Tensor]

@@ -88,6 +88,10 @@ class ConjugateNeurons(PyroModule):
 def orthogonal_columns(num_rows: int, num_columns: int) -> Tensor:
     """Return a random `(num_rows, num_columns)` with orthogonal columns of lengths 1, 2, 3, ...
 
+    Args:
+        num_rows: Number of rows, at least that of columns.
+        num_columns: Number of columns.
+
     Example:
         >>> w = orthogonal_columns(5, 2)
         >>> torch.allclose(w.mT @ w, torch.diag(torch.tensor([1.0, 4.0])), atol=1e-5)

@@ -81,6 +81,11 @@ class Evaluation:
         metrics: The scores.
         pit: Probability integral transforms, `(rows, outputs)`.
         layers: Statistics of the units of every layer by path; empty for the deterministic twin.
+
+    Example:
+        >>> metrics = Metrics(0.1, 0.2, 0.3, 0.3, 0.1, 0.9, 0.1, None, None, 10, 1.0)
+        >>> Evaluation(metrics, torch.rand(5, 1), {}).pit.shape
+        torch.Size([5, 1])
     """
 
     metrics: Metrics

@@ -23,8 +23,8 @@ def check_folder(folder: str | Path | None, *, resuming: bool = False) -> None:
     Example:
         >>> check_folder("no/such/folder")
     """
-    is_helper = int(os.environ.get("LOCAL_RANK", "0")) > 0  # the first process has checked it
-    if folder is None or is_helper:
+    follows_another = int(os.environ.get("LOCAL_RANK", "0")) > 0  # the first process has checked it
+    if folder is None or follows_another:
         return
     path = Path(folder)
     if path.exists() and not path.is_dir():

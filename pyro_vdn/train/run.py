@@ -49,6 +49,11 @@ class Scored:
         best_step: Step of the checkpoint that was kept.
         validation_nll: Its validation NLL.
         training_seconds: Wall time of its training, of the last call where it was resumed.
+
+    Example:
+        >>> metrics = Metrics(0.1, 0.2, 0.3, 0.3, 0.1, 0.9, 0.1, None, None, 10, 1.0)
+        >>> Scored(metrics, 900, 600, 0.3, 20.0).to_dict()["best_step"]
+        600
     """
 
     metrics: Metrics
@@ -78,6 +83,10 @@ class RunReport:
         data: Name of the data.
         tested_on: What the scores were measured on, in words.
         models: Scores by model: ``"neurons"`` and ``"twin"``.
+
+    Example:
+        >>> RunReport(Path("runs/a"), "regression", "energy", "77 rows", {"neurons": {}}).data
+        'energy'
     """
 
     folder: Path

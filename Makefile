@@ -1,4 +1,4 @@
-# Everything sets itself up: `make demo` and `make test` work in a fresh clone with Python >= 3.10 and pip.
+# Everything sets itself up: `make demo` and `make test` work in a fresh clone with Python 3.11 and pip.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -41,4 +41,4 @@ notebooks: $(READY)
 	$(BIN)/pytest -q --nbmake --nbmake-timeout=300 notebooks
 
 clean:
-	rm -rf .venv build dist runs *.egg-info
+	rm -rf .venv build dist *.egg-info

@@ -14,6 +14,7 @@ from pyro_vdn.bench import forecasting as forecasting_bench
 from pyro_vdn.bench import regression as regression_bench
 from pyro_vdn.bench.results import cell, collect, environment, methods
 from pyro_vdn.bench.speed import Comparison, bench_speed
+from pyro_vdn.cli.errors import reported
 from pyro_vdn.train.files import write_json
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
 
@@ -30,6 +31,7 @@ Steps = Annotated[int | None, typer.Option(help="Gradient steps in place of the 
 
 
 @app.command()
+@reported
 def speed(
     repeats: Annotated[int, typer.Option(help="Rounds of which the median is taken.", min=1)] = 200,
     out: Out = None,
@@ -51,6 +53,7 @@ def speed(
 
 
 @app.command()
+@reported
 def forecasting(
     data: Annotated[str, typer.Option(help="Name of a series, or a CSV file.")] = "etth1",
     seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 3,
@@ -69,6 +72,7 @@ def forecasting(
 
 
 @app.command()
+@reported
 def regression(
     data: Annotated[str, typer.Option(help="Name of a UCI table.")] = "energy",
     splits: Annotated[int, typer.Option(help="Number of splits, counted from 0.", min=1)] = 10,

@@ -101,6 +101,8 @@ def _trained(
         options=recipe.options(seed),
         progress=f"{method}, seed {seed}",
     )
+    if result.interrupted:
+        raise KeyboardInterrupt
     run = _scored(method, model, problem, recipe, seed)
     run["metrics"]["train_seconds"] = result.seconds
     return run | {"best_step": result.best_step, "validation_nll": result.validation_nll}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from types import ModuleType
 from typing import Any
 
 from pyro_vdn.bench import forecasting, regression
-from pyro_vdn.bench.results import markdown_table
+from pyro_vdn.bench.results import collect, markdown_table, paired_difference
 from pyro_vdn.bench.speed import Comparison
 
 #: File of results by name of the table.
@@ -41,8 +42,8 @@ def table(name: str) -> str:
         return _speed_table(results)
     if name == "demo":
         return _demo_table(results)
-    columns = regression.COLUMNS if name == "regression" else forecasting.COLUMNS
-    return markdown_table(results["runs"], columns)
+    module = regression if name == "regression" else forecasting
+    return f"{markdown_table(results['runs'], module.COLUMNS)}\n\n{_paired(results, module)}"
 
 
 def fill(text: str) -> str:
@@ -54,6 +55,19 @@ def fill(text: str) -> str:
         before, rest = text.split(start, 1)
         text = f"{before}{start}\n{table(name)}\n{end}{rest.split(end, 1)[1]}"
     return text
+
+
+def _paired(results: dict[str, Any], module: ModuleType) -> str:
+    """Say by how much neurons and twin differ, paired by seed or split, and how often."""
+    metric = next(iter(module.COLUMNS))
+    runs, pair = results["runs"], (module.NEURONS, module.TWIN)
+    difference = paired_difference(runs, *pair, metric)
+    mine, theirs = (collect(runs, method, metric) for method in pair)
+    wins = sum(a < b for a, b in zip(mine, theirs, strict=True))
+    return (
+        f"Paired, the NLL of neurons minus that of the twin is {difference}; "
+        f"neurons are lower in {wins} of {len(mine)} runs."
+    )
 
 
 def _demo_table(results: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ def bench_regression(
                 _fit(method, problem, recipe, split + 100 * attempt, twin)
                 for attempt in range(restarts)
             ]
-            model, fitted = min(fits, key=lambda pair: pair[1]["validation_nll"])
+            model, fitted = min(fits, key=_validation_nll)
             metrics = _score(model, problem, recipe)
             results["runs"].append({"method": method, "split": split, **fitted, "metrics": metrics})
             on_run(results)
@@ -86,6 +86,8 @@ def _fit(
         options=recipe.options(seed),
         progress=f"{method}, split {problem.source.split}",
     )
+    if result.interrupted:
+        raise KeyboardInterrupt
     return model, {
         "seed": seed,
         "best_step": result.best_step,
@@ -99,8 +101,13 @@ def _score(model: Any, problem: Problem, recipe: RegressionRecipe) -> dict[str, 
     x, y = problem.test
     metrics = evaluate(model, NeuronGuide(model), x, y, num_samples=recipe.num_samples).to_dict()
     scale = float(problem.targets.scale)
-    extra = {
-        "nll_original": (metrics["nll"] or 0.0) + math.log(scale),
-        "rmse_original": math.sqrt(metrics["mse"] or 0.0) * scale,
+    nll, mse = metrics["nll"], metrics["mse"]
+    return metrics | {
+        "nll_original": None if nll is None else nll + math.log(scale),
+        "rmse_original": None if mse is None else math.sqrt(mse) * scale,
     }
-    return metrics | extra
+
+
+def _validation_nll(fitted: tuple[Any, dict[str, Any]]) -> float:
+    value = fitted[1]["validation_nll"]
+    return math.inf if value is None else float(value)

@@ -36,7 +36,7 @@ class RidgeForecaster:
         Args:
             x: Windows, `(rows, input_length)`.
             y: Targets, `(rows, horizon)`.
-            penalty: Ridge penalty, relative to nothing: in squared units of `x`.
+            penalty: Ridge penalty, in squared units of `x` summed over rows.
 
         Returns:
             The fitted forecaster, in double precision.

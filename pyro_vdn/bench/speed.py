@@ -92,8 +92,8 @@ def bench_speed(
 ) -> list[Comparison]:
     """Time a step (loss and gradients, 336 -> 256 -> 1,024 neurons -> 96) on one thread.
 
-    `LocalELBO` alternates with hand-written PyTorch, and Pyro's two-pass loss with `LocalELBO`: a
-    pair at a time, because a third step between them changes what the first finds in the caches.
+    `LocalELBO` alternates with hand-written PyTorch, and Pyro's two-pass loss with `LocalELBO`, a
+    pair at a time; then all three take turns, which changes what each finds in the caches.
 
     Args:
         num_particles: Number S of draws per step.
@@ -102,28 +102,33 @@ def bench_speed(
         warmup: Steps of each before these.
 
     Returns:
-        The two comparisons.
+        The three comparisons.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         steps = _steps(num_particles, rows)
         return [
-            _compare(steps, pair, num_particles, repeats, warmup)
-            for pair in ((LOCAL, HAND_WRITTEN), (TWO_PASS, LOCAL))
+            _compare(steps, (LOCAL, HAND_WRITTEN), num_particles, repeats, warmup),
+            _compare(steps, (TWO_PASS, LOCAL), num_particles, repeats, warmup),
+            _compare(steps, (LOCAL, HAND_WRITTEN, TWO_PASS), num_particles, repeats, warmup),
         ]
     finally:
         torch.set_num_threads(threads)
 
 
 def _compare(
-    steps: dict[str, Step], pair: tuple[str, str], num_particles: int, repeats: int, warmup: int
+    steps: dict[str, Step], names: tuple[str, ...], num_particles: int, repeats: int, warmup: int
 ) -> Comparison:
-    chosen = {name: steps[name] for name in pair}
+    """Let steps alternate and compare the first with the second; a third is there to disturb."""
+    chosen = {name: steps[name] for name in names}
     seconds = median_seconds(chosen, repeats=repeats, warmup=warmup)
-    times = [1e3 * seconds[name] for name in pair]
-    peaks = [peak_bytes(step) / 2**20 for step in chosen.values()]
-    return Comparison(*pair, num_particles, *times, *peaks)
+    name, reference, *disturbing = names
+    times = [1e3 * seconds[one] for one in (name, reference)]
+    peaks = [peak_bytes(steps[one]) / 2**20 for one in (name, reference)]
+    if disturbing:
+        name = f"{name}, all three interleaved"
+    return Comparison(name, reference, num_particles, *times, *peaks)
 
 
 def _steps(num_particles: int, rows: int) -> dict[str, Step]:

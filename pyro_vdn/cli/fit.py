@@ -183,7 +183,7 @@ def _resume(out: Path | None, task: str, given: dict[str, Any], twin: bool) -> N
             "--out", expected="the folder of the run", got="none", hint="--resume --out DIR"
         )
     for name, value in given.items():
-        if value:
+        if value not in (None, []):
             option = "--units" if name == "num_units" else f"--{name.replace('_', '-')}"
             raise InputError(
                 option,

@@ -39,12 +39,11 @@ class KeepCheckpoints(lightning.Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the last checkpoint and, where this evaluation was the best, the best one."""
         value = self.history[-1][MONITOR] if self.history else math.nan
-        is_best = value < self.best_value
-        if is_best:
+        if value < self.best_value:
+            # The file first: a run killed in between must not claim a best that it does not have.
+            trainer.save_checkpoint(self.folder / BEST)
             self.best_value, self.best_step = value, trainer.global_step
         trainer.save_checkpoint(self.folder / LAST)
-        if is_best:
-            trainer.save_checkpoint(self.folder / BEST)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""

@@ -230,7 +230,7 @@ def _is_random(layer: LayerRecord) -> bool:
 
 
 def _activity(layer: LayerRecord) -> UnitActivity:
-    return unit_activity(layer.kl.mean, layer.energy.mean, layer.scale.mean)
+    return unit_activity(layer.kl.mean, layer.energy.mean, layer.variance.mean.sqrt())
 
 
 class _evaluating:  # noqa: N801 - reads as what it does

@@ -33,9 +33,10 @@ def test_hand_written_equals_ours(num_particles: int) -> None:
     torch.testing.assert_close(mine, theirs)
 
 
-def test_bench_speed_compares_two_pairs() -> None:
+def test_bench_speed_compares_pairs_and_all_three() -> None:
     threads = torch.get_num_threads()
-    local, two_pass = bench_speed(2, rows=4, repeats=2, warmup=1)
+    local, two_pass, mixed = bench_speed(2, rows=4, repeats=2, warmup=1)
+    assert (mixed.name, mixed.reference) == ("LocalELBO, all three interleaved", "hand-written")
     assert (local.name, local.reference) == ("LocalELBO", "hand-written")
     assert (two_pass.name, two_pass.reference) == ("two-pass TraceMeanField_ELBO", "LocalELBO")
     assert min(local.milliseconds, local.reference_milliseconds, local.peak_mebibytes) > 0

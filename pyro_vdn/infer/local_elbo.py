@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from pyro_vdn.infer.loss import SinglePassLoss
-from pyro_vdn.infer.single_pass import Pass, Site
+from pyro_vdn.infer.single_pass import Pass
+from pyro_vdn.infer.site import Site
 
 
 class LocalELBO(SinglePassLoss):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.loss import SinglePassLoss
-from pyro_vdn.infer.single_pass import Pass, Site
+from pyro_vdn.infer.single_pass import Pass
+from pyro_vdn.infer.site import Site
 from pyro_vdn.nn.integrated import Integrated
 from pyro_vdn.nn.neurons import LayerOutput
 from pyro_vdn.nn.readouts import MarginalOffer

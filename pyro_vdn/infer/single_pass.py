@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
-import pyro.distributions as dist
 import pyro.poutine
 import torch
-from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
-from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_vdn.errors import InputError, OneSidedEffectError
-from pyro_vdn.nn.divergence import neuron_kl, sum_over, total_kl
-from pyro_vdn.nn.sites import LOCAL, POSTERIOR, PRIOR, Message
+from pyro_vdn.infer.site import Site, check_plates
+from pyro_vdn.nn.sites import PRIOR, Message
 from pyro_vdn.poutine.posterior import PosteriorMessenger
 
 Program = Callable[..., Any]
-#: Name of the plate of vectorised particles, the one that Pyro's losses use.
-PARTICLES = "num_particles_vectorized"
 
 
 class OfferedGuide(Protocol):
@@ -54,90 +48,6 @@ class OfferedGuide(Protocol):
             **kwargs: Keyword arguments of the model.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Site:
-    """A sample site of a single pass.
-
-    Args:
-        name: Name of the site.
-        value: Its value, `batch_shape + event_shape`.
-        fn: The distribution it was drawn from, or is observed under.
-        prior: The prior of a neuron, else None.
-        scale: Factor on its log density, a number or a tensor that broadcasts to the batch shape.
-        mask: Mask on its log density, likewise, or None.
-        infer: Its offers.
-        plates: The plates it stands in.
-
-    Example:
-        >>> normal = dist.Normal(torch.zeros(5, 4), 1.0)
-        >>> site = Site("y", torch.zeros(5, 4), normal, None, 1.0, None, {}, ())
-        >>> site.log_prob().shape, site.is_local
-        (torch.Size([5, 4]), False)
-    """
-
-    name: str
-    value: Tensor
-    fn: dist.Distribution
-    prior: dist.Distribution | None
-    scale: Tensor | float
-    mask: Tensor | bool | None
-    infer: dict[str, Any]
-    plates: tuple[CondIndepStackFrame, ...]
-
-    @property
-    def is_local(self) -> bool:
-        """Whether this is a local reconstruction site."""
-        return LOCAL in self.infer
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Batch shape, particles included."""
-        return torch.Size(self.fn.batch_shape)
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether this is a deterministic statement or a local reconstruction: nothing random."""
-        return self.is_local or bool(self.infer.get("_deterministic"))
-
-    @property
-    def is_weighted_out(self) -> bool:
-        """Whether a weight of zero makes its log density irrelevant."""
-        return self.mask is False or (not isinstance(self.scale, Tensor) and self.scale == 0)
-
-    def log_prob(self) -> Tensor:
-        """Log density with scale and mask, of the batch shape."""
-        return self.weighted(self.fn.log_prob(self.value))
-
-    def kl(self) -> Tensor:
-        """KL of a neuron with scale and mask; broadcasts to the batch shape."""
-        return self.weighted(self.unweighted_kl())
-
-    def kl_sum(self) -> Tensor:
-        """KL of a neuron with scale and mask, summed over the batch, particles included."""
-        if self.mask is None and not isinstance(self.scale, Tensor):
-            posterior = self.infer[POSTERIOR]()
-            return self.scale * total_kl(posterior, self.prior, self.value, self.batch_shape)
-        return sum_over(self.kl(), self.batch_shape)
-
-    def unweighted_kl(self) -> Tensor:
-        """KL of a neuron; broadcasts to the batch shape.
-
-        The offered posterior and the displaced prior have not been copied for every particle.
-        """
-        return neuron_kl(self.infer[POSTERIOR](), self.prior, self.value)
-
-    def weighted(self, values: Tensor) -> Tensor:
-        """Apply scale and mask."""
-        weighted: Tensor = scale_and_mask(values, self.scale, self.mask)
-        return weighted
-
-    def natural(self, values: Tensor) -> Tensor:
-        """Apply the mask and the scale of subsampling plates, but no weight."""
-        scale = math.prod(frame.full_size / frame.size for frame in self.plates if frame.size > 0)
-        natural: Tensor = scale_and_mask(values, scale, self.mask)
-        return natural
 
 
 @dataclass
@@ -202,7 +112,7 @@ class _SinglePassMessenger(PosteriorMessenger):
             plates=msg["cond_indep_stack"],
         )
         if is_validation_enabled():
-            _check_plates(site)
+            check_plates(site)
         if prior is not None:
             self.result.neurons.append(site)
         elif msg["is_observed"]:
@@ -220,23 +130,6 @@ class _SinglePassMessenger(PosteriorMessenger):
                 hint="observe it, or train with pyro.infer.Trace_ELBO or TraceEnum_ELBO",
             )
         self.result.others.append(site)
-
-
-def _check_plates(site: Site) -> None:
-    """Refuse rows that no plate declares, as Pyro's losses do: particles would go astray.
-
-    Dimensions to the right of a declared one, such as the outputs of a row, need no plate.
-    """
-    own = {frame.dim for frame in site.plates if frame.name != PARTICLES and frame.vectorized}
-    particles = {frame.dim for frame in site.plates if frame.name == PARTICLES}
-    for dim in range(-len(site.batch_shape), min(own, default=0)):
-        if site.batch_shape[dim] > 1 and dim not in particles:
-            raise InputError(
-                f"site '{site.name}'",
-                expected="every batch dimension in a plate",
-                got=f"dimension {dim} of size {site.batch_shape[dim]} in none",
-                hint='`with pyro.plate("data", x.shape[-2], dim=-2):` around it, or `.to_event(1)`',
-            )
 
 
 def run_single_pass(model: Program, guide: Program, args: Any, kwargs: Any) -> Pass:

@@ -22,12 +22,8 @@ def test_speed(tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
     result = CliRunner().invoke(app, ["speed", "--repeats", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
-    assert [entry["num_particles"] for entry in json.loads(out.read_text())["results"]] == [
-        1,
-        1,
-        4,
-        4,
-    ]
+    results = json.loads(out.read_text())["results"]
+    assert [entry["num_particles"] for entry in results] == [1, 1, 1, 4, 4, 4]
 
 
 def test_regression(tmp_path: Path) -> None:

@@ -188,13 +188,22 @@ def test_missing_packages_are_named() -> None:
     assert "Traceback" not in done.stderr
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to its background jobs, whose children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_best_checkpoint_and_the_run_resumes(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-c", "from pyro_vdn.cli import main; main()"]
     fit = [*command, "fit", "regression", "--out", str(out)]
     with subprocess.Popen(
-        [*fit, "--steps", "4000"], stderr=subprocess.PIPE, text=True, env={**os.environ}
+        [*fit, "--steps", "4000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+        preexec_fn=heed_interrupts,
     ) as process:
         last = out / "training" / "neurons" / "last.safetensors"
         deadline = time.monotonic() + 60

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from pyro_vdn.bench.results import environment
 from pyro_vdn.bench.ridge import RidgeForecaster
+from pyro_vdn.bench.training import train
 from pyro_vdn.diagnostics import coverage, crps_draws, energy_score
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.poutine import deterministic
-from pyro_vdn.train import evaluate, fit
+from pyro_vdn.train import evaluate
 from pyro_vdn.train.problem import Problem, Source, load_problem
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -93,16 +94,7 @@ def _trained(
     recipe: ForecastingRecipe,
     seed: int,
 ) -> dict[str, Any]:
-    result = fit(
-        model,
-        problem.train,
-        problem.validation,
-        loss=recipe.loss(),
-        options=recipe.options(seed),
-        progress=f"{method}, seed {seed}",
-    )
-    if result.interrupted:
-        raise KeyboardInterrupt
+    result = train(problem, model, seed, f"{method}, seed {seed}")
     run = _scored(method, model, problem, recipe, seed)
     run["metrics"]["train_seconds"] = result.seconds
     return run | {"best_step": result.best_step, "validation_nll": result.validation_nll}

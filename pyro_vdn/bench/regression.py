@@ -9,8 +9,9 @@ from typing import Any
 import pyro
 
 from pyro_vdn.bench.results import environment
+from pyro_vdn.bench.training import train
 from pyro_vdn.guides import NeuronGuide
-from pyro_vdn.train import evaluate, fit
+from pyro_vdn.train import evaluate
 from pyro_vdn.train.problem import Problem, Source, load_problem
 from pyro_vdn.train.recipes import RegressionRecipe
 
@@ -64,8 +65,7 @@ def bench_regression(
         problem = load_problem(Source(data, split=split, accept=accept), recipe)
         for method, twin in ((NEURONS, False), (TWIN, True)):
             fits = [
-                _fit(method, problem, recipe, split + 100 * attempt, twin)
-                for attempt in range(restarts)
+                _fit(method, problem, split + 100 * attempt, twin) for attempt in range(restarts)
             ]
             model, fitted = min(fits, key=_validation_nll)
             metrics = _score(model, problem, recipe)
@@ -74,20 +74,9 @@ def bench_regression(
     return results
 
 
-def _fit(
-    method: str, problem: Problem, recipe: RegressionRecipe, seed: int, twin: bool
-) -> tuple[Any, dict[str, Any]]:
+def _fit(method: str, problem: Problem, seed: int, twin: bool) -> tuple[Any, dict[str, Any]]:
     model = problem.build_model(seed, twin=twin)
-    result = fit(
-        model,
-        problem.train,
-        problem.validation,
-        loss=recipe.loss(),
-        options=recipe.options(seed),
-        progress=f"{method}, split {problem.source.split}",
-    )
-    if result.interrupted:
-        raise KeyboardInterrupt
+    result = train(problem, model, seed, f"{method}, split {problem.source.split}")
     return model, {
         "seed": seed,
         "best_step": result.best_step,

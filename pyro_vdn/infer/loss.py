@@ -194,10 +194,7 @@ class SinglePassLoss(ELBO):
     def _terms(self, run: Pass) -> Terms:
         particles = self.particles_per_run
         kl = {layer_of(site.name): self._per_unit(site.kl(), site) for site in run.neurons}
-        local = {
-            site.name.removesuffix("local").removesuffix("."): self._per_unit(site.log_prob(), site)
-            for site in run.local
-        }
+        local = {layer_of(site.name): self._per_unit(site.log_prob(), site) for site in run.local}
         others = torch.as_tensor(run.log_ratio_of_others() / particles)
         return Terms(self.log_likelihood(run), kl, local, others, self._elbo(run))
 

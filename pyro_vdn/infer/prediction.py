@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.shapes import check_shape
 
 
 @dataclass(frozen=True)
@@ -162,10 +163,4 @@ def check_density_targets(y: Tensor, expected: torch.Size) -> None:
         y: Targets.
         expected: The outcome's shape, `(rows, outputs)`.
     """
-    if y.shape != expected:
-        raise InputError(
-            "y",
-            expected=f"shape {tuple(expected)}",
-            got=f"shape {tuple(y.shape)}",
-            hint="y of shape (rows, outputs)",
-        )
+    check_shape("y", y, expected, hint="y of shape (rows, outputs)")

@@ -150,6 +150,24 @@ def check_finite(what: str, value: Tensor) -> None:
         )
 
 
+def check_shape(what: str, value: Tensor, expected: Sequence[int], *, hint: str) -> None:
+    """Raise `InputError` unless a tensor has the expected shape.
+
+    Args:
+        what: The argument.
+        value: Its value.
+        expected: The shape it should have.
+        hint: What to try.
+    """
+    if tuple(value.shape) != tuple(expected):
+        raise InputError(
+            what,
+            expected=f"shape {tuple(expected)}",
+            got=f"shape {tuple(value.shape)}",
+            hint=hint,
+        )
+
+
 def check_targets(what: str, y: Tensor | None, x: Tensor, num_outputs: int) -> None:
     """Raise `InputError` unless targets are None or have the rows of their inputs.
 
@@ -159,14 +177,9 @@ def check_targets(what: str, y: Tensor | None, x: Tensor, num_outputs: int) -> N
         x: Inputs, `(..., rows, features)`.
         num_outputs: Number of outputs.
     """
-    expected = (*x.shape[:-1], num_outputs)
-    if y is not None and tuple(y.shape) != expected:
-        raise InputError(
-            what,
-            expected=f"shape {expected}",
-            got=f"shape {tuple(y.shape)}",
-            hint="`y.unsqueeze(-1)` for a single output",
-        )
+    if y is not None:
+        hint = "`y.unsqueeze(-1)` for a single output"
+        check_shape(what, y, (*x.shape[:-1], num_outputs), hint=hint)
 
 
 def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:

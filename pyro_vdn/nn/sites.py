@@ -53,8 +53,8 @@ def units_plate(path: str) -> str:
 
 
 def layer_of(site: str) -> str:
-    """Return the attribute path of the layer that owns a latent site, ``""`` for a bare layer."""
-    return site.removesuffix("z").removesuffix(".")
+    """Return the path of the layer that owns a latent or local site, ``""`` for a bare layer."""
+    return site.rpartition(".")[0]
 
 
 def is_neuron(msg: Message) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vdn.nn.divergence import neuron_kl
+from pyro_vdn.nn.normals import unexpanded
 from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, is_neuron, layer_of
 
 _RECORDED = "vdn_recorded"
@@ -36,18 +39,25 @@ class StreamingMoments:
 
     def update(self, values: Tensor) -> None:
         """Merge a batch, shape `(..., num_units)`; every leading dimension counts as rows."""
-        rows = values.detach().reshape(-1, values.shape[-1])
-        if len(rows) == 0:
+        rows = math.prod(values.shape[:-1])
+        if rows == 0:
             return
-        mean = rows.mean(0)
-        total = self.count + len(rows)
+        # What is the same for all rows, such as a scale per unit, is looked at once.
+        held = unexpanded(values).detach()
+        held = held.reshape(-1, held.shape[-1] if held.dim() else 1).expand(-1, values.shape[-1])
+        variance, mean = torch.var_mean(held, 0, correction=0)
+        self._merge(rows, mean, variance * rows)
+
+    def merge(self, other: StreamingMoments) -> None:
+        """Merge what another instance has seen, for example in another process."""
+        if other.count:
+            self._merge(other.count, other._mean, other._squares)
+
+    def _merge(self, rows: int, mean: Tensor, squares: Tensor) -> None:
+        total = self.count + rows
         shift = mean - self._mean
-        self._squares = (
-            self._squares
-            + (rows - mean).square().sum(0)
-            + shift.square() * (self.count * len(rows) / total)
-        )
-        self._mean = self._mean + shift * (len(rows) / total)
+        self._squares = self._squares + squares + shift.square() * (self.count * rows / total)
+        self._mean = self._mean + shift * (rows / total)
         self.count = total
 
     @property
@@ -87,26 +97,35 @@ class LayerRecord:
         self.scale = StreamingMoments()
         self.variance = StreamingMoments()
         self.energy = StreamingMoments()
+        self.prior_variance = StreamingMoments()
         self.kl = StreamingMoments()
 
-    def update(self, loc: Tensor, scale: Tensor, kl: Tensor) -> None:
+    def update(self, loc: Tensor, scale: Tensor, kl: Tensor, prior_scale: Tensor) -> None:
         """Take in a batch.
 
         Args:
-            loc: Locations, `(..., num_units[, latent_dim])`.
-            scale: Scales, `(..., num_units[, latent_dim])`.
+            loc: Locations of the posterior, `(..., num_units[, latent_dim])`.
+            scale: Its scales, `(..., num_units[, latent_dim])`.
             kl: KLs, `(..., num_units)`.
+            prior_scale: Scales of the prior, `(..., num_units[, latent_dim])`.
         """
         self.last_loc, self.last_scale, self.last_kl = loc, scale, kl
         by_latent = loc.dim() > kl.dim()
         for moments, values in (
             (self.loc, loc),
             (self.scale, scale),
-            (self.variance, scale.square()),
-            (self.energy, loc.square()),
+            (self.variance, _squared(scale)),
+            (self.energy, _squared(loc)),
+            (self.prior_variance, _squared(prior_scale)),
         ):
             moments.update(values.mean(-1) if by_latent else values)
         self.kl.update(kl)
+
+    def merge(self, other: LayerRecord) -> None:
+        """Merge the moments of another record of the same layer, for example another process's."""
+        for name, moments in vars(self).items():
+            if isinstance(moments, StreamingMoments):
+                moments.merge(getattr(other, name))
 
 
 class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
@@ -152,7 +171,25 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
             value = msg["value"] if drawn_from_posterior else posterior.sample()
             kl = neuron_kl(posterior, prior, value).expand(posterior.batch_shape)
             layer = self._layers.setdefault(layer_of(msg["name"]), LayerRecord())
-            layer.update(posterior.mean.detach(), posterior.variance.sqrt().detach(), kl.detach())
+            prior_scale = _scale(prior).expand(posterior.batch_shape + posterior.event_shape)
+            layer.update(_loc(posterior), _scale(posterior), kl, prior_scale)
+
+
+def _squared(values: Tensor) -> Tensor:
+    return unexpanded(values).square().expand(values.shape)
+
+
+def _loc(distribution: dist.Distribution) -> Tensor:
+    return unexpanded(distribution.mean).detach().expand(distribution.mean.shape)
+
+
+def _scale(distribution: dist.Distribution) -> Tensor:
+    """Return standard deviations, in memory of their own size where all rows share them."""
+    if isinstance(distribution, dist.Independent):
+        return _scale(distribution.base_dist)
+    known = isinstance(distribution, dist.Normal)
+    scale: Tensor = distribution.scale if known else distribution.variance.sqrt()
+    return unexpanded(scale).detach().expand(scale.shape)
 
 
 def record(model: Callable[..., Any] | None = None) -> Any:

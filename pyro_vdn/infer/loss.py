@@ -28,7 +28,7 @@ from pyro_vdn.nn.sites import layer_of
 class Terms:
     r"""The terms of a single-pass loss, averaged over particles, with all weights applied.
 
-    `loss = -(sum log_likelihood + sum local + others) + sum kl`.
+    `loss = -(sum log_likelihood + sum local + others) + sum kl + sum penalty`.
 
     Args:
         log_likelihood: By site name, per row: `(..., rows)`, summed over the last batch dimension
@@ -36,19 +36,22 @@ class Terms:
         kl: By layer path, per unit: `(num_units,)`, summed over rows.
         local: By layer path, log-likelihood of the local reconstruction per unit: `(num_units,)`,
             summed over rows.
+        penalty: By layer path, what `penalize` subtracts, per unit: `(num_units,)`, summed over
+            rows and over the layer's penalties.
         others: `log p - log q` of the latent sites that are not neurons, a scalar.
         elbo: The evidence lower bound itself: every weight 1 (plates still scale a subsample up), a
             scalar. It differs from `-loss` where weights or a predictive objective are in force.
 
     Example:
         >>> zero = torch.zeros(2)
-        >>> Terms({"y": zero + 1}, {"neurons": zero + 3}, {}, zero.sum(), zero.sum()).loss
+        >>> Terms({"y": zero + 1}, {"neurons": zero + 3}, {}, {}, zero.sum(), zero.sum()).loss
         tensor(4.)
     """
 
     log_likelihood: dict[str, Tensor]
     kl: dict[str, Tensor]
     local: dict[str, Tensor]
+    penalty: dict[str, Tensor]
     others: Tensor
     elbo: Tensor
 
@@ -56,7 +59,8 @@ class Terms:
     def loss(self) -> Tensor:
         """The loss that was optimised, a scalar."""
         gain = sum(value.sum() for value in (*self.log_likelihood.values(), *self.local.values()))
-        return sum(value.sum() for value in self.kl.values()) - gain - self.others
+        price = sum(value.sum() for value in (*self.kl.values(), *self.penalty.values()))
+        return price - gain - self.others
 
     def local_elbo(self, path: str) -> Tensor:
         """Return each unit's local ELBO, reconstruction minus KL, `(num_units,)`.
@@ -155,6 +159,7 @@ class SinglePassLoss(ELBO):
             _mean_of([run.log_likelihood for run in runs]),
             _mean_of([run.kl for run in runs]),
             _mean_of([run.local for run in runs]),
+            _mean_of([run.penalty for run in runs]),
             _mean([run.others for run in runs]),
             _mean([run.elbo for run in runs]),
         )
@@ -185,6 +190,8 @@ class SinglePassLoss(ELBO):
             loss = loss - value.sum()
         for site in run.local:
             loss = loss - site.log_prob().sum() / self.particles_per_run
+        for site in run.penalties:
+            loss = loss + sum_over(site.penalty(), site.batch_shape) / self.particles_per_run
         for site in run.neurons:
             if site.is_weighted_out:
                 continue
@@ -195,8 +202,12 @@ class SinglePassLoss(ELBO):
         particles = self.particles_per_run
         kl = {layer_of(site.name): self._per_unit(site.kl(), site) for site in run.neurons}
         local = {layer_of(site.name): self._per_unit(site.log_prob(), site) for site in run.local}
+        penalty: dict[str, Tensor] = {}
+        for site in run.penalties:
+            path, paid = layer_of(site.name), self._per_unit(site.penalty(), site)
+            penalty[path] = penalty[path] + paid if path in penalty else paid
         others = torch.as_tensor(run.log_ratio_of_others() / particles)
-        return Terms(self.log_likelihood(run), kl, local, others, self._elbo(run))
+        return Terms(self.log_likelihood(run), kl, local, penalty, others, self._elbo(run))
 
     def _per_unit(self, values: Tensor, site: Site) -> Tensor:
         per_unit = values.expand(site.batch_shape).reshape(-1, site.batch_shape[-1]).sum(0)

@@ -58,6 +58,7 @@ class Pass:
         neurons: Latent sites of neuron layers, in the order they ran.
         observed: Likelihood sites.
         local: Local reconstruction sites.
+        penalties: Factor sites of penalties.
         others: Other latent sites, drawn by the second guide or kept at their prior.
         drawn: Trace of the second guide.
 
@@ -74,6 +75,7 @@ class Pass:
     neurons: list[Site] = field(default_factory=list)
     observed: list[Site] = field(default_factory=list)
     local: list[Site] = field(default_factory=list)
+    penalties: list[Site] = field(default_factory=list)
     others: list[Site] = field(default_factory=list)
     drawn: Trace = field(default_factory=Trace)
 
@@ -115,6 +117,8 @@ class _SinglePassMessenger(PosteriorMessenger):
             check_plates(site)
         if prior is not None:
             self.result.neurons.append(site)
+        elif site.is_penalty:
+            self.result.penalties.append(site)
         elif msg["is_observed"]:
             (self.result.local if site.is_local else self.result.observed).append(site)
         else:

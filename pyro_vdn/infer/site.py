@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.divergence import neuron_kl, sum_over, total_kl
-from pyro_vdn.nn.sites import LOCAL, POSTERIOR
+from pyro_vdn.nn.normals import unexpanded
+from pyro_vdn.nn.sites import LOCAL, PENALTY, POSTERIOR
 
 #: Name of the plate of vectorised particles, the one that Pyro's losses use.
 PARTICLES = "num_particles_vectorized"
@@ -56,6 +57,11 @@ class Site:
         return LOCAL in self.infer
 
     @property
+    def is_penalty(self) -> bool:
+        """Whether this is the factor of a penalty."""
+        return PENALTY in self.infer
+
+    @property
     def batch_shape(self) -> torch.Size:
         """Batch shape, particles included."""
         return torch.Size(self.fn.batch_shape)
@@ -63,7 +69,7 @@ class Site:
     @property
     def is_fixed(self) -> bool:
         """Whether this is a deterministic statement or a local reconstruction: nothing random."""
-        return self.is_local or bool(self.infer.get("_deterministic"))
+        return self.is_local or self.is_penalty or bool(self.infer.get("_deterministic"))
 
     @property
     def is_weighted_out(self) -> bool:
@@ -73,6 +79,10 @@ class Site:
     def log_prob(self) -> Tensor:
         """Log density with scale and mask, of the batch shape."""
         return self.weighted(self.fn.log_prob(self.value))
+
+    def penalty(self) -> Tensor:
+        """Penalty with scale and mask; broadcasts to the batch shape."""
+        return self.weighted(-unexpanded(self.fn.log_factor))
 
     def kl(self) -> Tensor:
         """KL of a neuron with scale and mask; broadcasts to the batch shape."""

@@ -30,6 +30,10 @@ OUTPUT = "vdn_output"
 MARGINAL = "vdn_marginal"
 #: Mark of a local reconstruction site.
 LOCAL = "vdn_local"
+#: Mark of the factor site of a penalty.
+PENALTY = "vdn_penalty"
+#: Mark of a penalty that is part of the KL, so that a KL weight reaches it.
+KL_TERM = "vdn_kl_term"
 #: Where an effect that draws from the posterior keeps the prior it displaced.
 PRIOR = "vdn_prior"
 
@@ -47,13 +51,18 @@ def local_site(path: str) -> str:
     return _join(path, "local")
 
 
+def penalty_site(path: str, name: str) -> str:
+    """Return the name of the penalty `name` of the layer at `path`."""
+    return _join(path, name)
+
+
 def units_plate(path: str) -> str:
     """Return the name of the neuron plate of the layer at `path`."""
     return _join(path, "units")
 
 
 def layer_of(site: str) -> str:
-    """Return the path of the layer that owns a latent or local site, ``""`` for a bare layer."""
+    """Return the path of the layer that owns a site, ``""`` for a bare layer."""
     return site.rpartition(".")[0]
 
 

@@ -8,11 +8,13 @@ from pyro_vdn.poutine.deterministic import DeterministicMessenger, deterministic
 from pyro_vdn.poutine.dropout import DropoutMessenger, DroppedOut, dropout
 from pyro_vdn.poutine.kl_weight import KLWeightMessenger, kl_weight
 from pyro_vdn.poutine.messenger import NeuronMessenger
+from pyro_vdn.poutine.penalty import Cost, PenaltyMessenger, penalize
 from pyro_vdn.poutine.posterior import PosteriorMessenger
 from pyro_vdn.poutine.record import LayerRecord, RecordMessenger, StreamingMoments, record
 
 __all__ = [
     "ClampMessenger",
+    "Cost",
     "DeterministicMessenger",
     "DropoutMessenger",
     "DroppedOut",
@@ -20,6 +22,7 @@ __all__ = [
     "KLWeightMessenger",
     "LayerRecord",
     "NeuronMessenger",
+    "PenaltyMessenger",
     "PosteriorMessenger",
     "RecordMessenger",
     "StreamingMoments",
@@ -27,5 +30,6 @@ __all__ = [
     "deterministic",
     "dropout",
     "kl_weight",
+    "penalize",
     "record",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.sites import Message
+from pyro_vdn.nn.sites import KL_TERM, Message
 from pyro_vdn.poutine.messenger import NeuronMessenger, for_layer, wrapped
 
 Weight = float | Tensor
@@ -42,8 +42,13 @@ class KLWeightMessenger(NeuronMessenger):
         """Return the layers that have weights of their own."""
         return self.weight if isinstance(self.weight, Mapping) else ()
 
+    def _pyro_sample(self, msg: Message) -> None:
+        super()._pyro_sample(msg)
+        if KL_TERM in msg["infer"]:
+            self.on_neuron(msg)
+
     def on_neuron(self, msg: Message) -> None:
-        """Scale the site."""
+        """Scale the site, or the penalty that is part of its KL."""
         weight = for_layer(self.weight, msg)
         if weight is not None:
             msg["scale"] = weight * msg["scale"]

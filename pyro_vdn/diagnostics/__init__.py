@@ -1,9 +1,11 @@
-"""Scores, calibration, unit activity and figures; reads tensors and arrays only."""
+"""Seeing: scores, calibration, which units live and which have collapsed, figures."""
 
 from pyro_vdn.diagnostics._arviz import ArviZData
 from pyro_vdn.diagnostics._figure import MissingPackageError, save
-from pyro_vdn.diagnostics.activity import ACTIVE_THRESHOLD, UnitActivity, unit_activity
 from pyro_vdn.diagnostics.calibration import CalibrationCurve, calibration_curve, pit
+from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_report
+from pyro_vdn.diagnostics.history import QUANTITIES, TERMS, Drift, TrainingHistory
+from pyro_vdn.diagnostics.measure import unit_statistics
 from pyro_vdn.diagnostics.netcdf import load_netcdf, save_netcdf
 from pyro_vdn.diagnostics.plots import FAN_LEVELS, plot_calibration, plot_fan, plot_unit_activity
 from pyro_vdn.diagnostics.quantiles import (
@@ -20,22 +22,37 @@ from pyro_vdn.diagnostics.scores import (
     mixture_log_density,
     pinball,
 )
+from pyro_vdn.diagnostics.statistics import ACTIVE_THRESHOLD, BandShares, UnitStatistics, Use
+from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
 from pyro_vdn.diagnostics.to_arviz import SAMPLE_GROUPS, to_arviz
+from pyro_vdn.diagnostics.use import downstream_use
 
 __all__ = [
     "ACTIVE_THRESHOLD",
     "FAN_LEVELS",
+    "QUANTITIES",
     "SAMPLE_GROUPS",
+    "TERMS",
     "ArviZData",
+    "BandShares",
     "CalibrationCurve",
+    "CollapseMode",
+    "CollapseReport",
+    "CollapseThresholds",
+    "Drift",
     "Interval",
     "MissingPackageError",
-    "UnitActivity",
+    "TrainingHistory",
+    "UnitCall",
+    "UnitStatistics",
+    "Use",
     "calibration_curve",
     "central_interval",
+    "collapse_report",
     "coverage",
     "crps_draws",
     "crps_normal",
+    "downstream_use",
     "draw_quantiles",
     "energy_score",
     "interval_width",
@@ -49,5 +66,5 @@ __all__ = [
     "save",
     "save_netcdf",
     "to_arviz",
-    "unit_activity",
+    "unit_statistics",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 import torch
@@ -92,6 +92,25 @@ def as_array(what: str, value: Tensor | ArrayLike, *, ndim: int, sizes: str) -> 
         )
     check_finite(what, torch.from_numpy(array))
     return array
+
+
+def check_layers(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuse paths of layers that are not among the known ones, or that none is known."""
+    if not known:
+        raise InputError(
+            "guide",
+            expected="one that takes the posteriors that neurons offer",
+            got="one in which no layer of neurons runs",
+            hint="guide = NeuronGuide(model)",
+        )
+    for path in given:
+        if path not in known:
+            raise InputError(
+                what,
+                expected=f"paths of layers, of {list(known)}",
+                got=repr(path),
+                hint="a layer is named by its attribute path, its site without the `.z`",
+            )
 
 
 def in_chunks(

@@ -17,7 +17,7 @@ from pyro_vdn.diagnostics._figure import (
     legend,
     style,
 )
-from pyro_vdn.diagnostics.activity import UnitActivity
+from pyro_vdn.diagnostics.statistics import UnitStatistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,32 +97,34 @@ def draw_coverage(axes: Axes, nominal: Array, empirical: Array, error: Array) ->
     legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def draw_rank(axes: Axes, kl: Array, activity: UnitActivity) -> None:
+def draw_rank(axes: Axes, kl: Array, statistics: UnitStatistics) -> None:
     """Draw units by falling KL, active ones coloured, with the threshold."""
     order = np.argsort(-kl, kind="stable")
-    rank, active = np.arange(1, len(kl) + 1), activity.active[order]
+    rank, active = np.arange(1, len(kl) + 1), statistics.active[order]
     size = float(np.clip(1500 / len(kl), 8, 40))
     title = f"{int(active.sum())} of {len(kl)} units active"
     style(axes, title=title, x="unit, ordered by KL", y=_KL_LABEL)
     axes.set_yscale("log")
     axes.vlines(
-        rank[active], activity.threshold, kl[order][active], color=BAND_WIDE, lw=1.2, zorder=1
+        rank[active], statistics.threshold, kl[order][active], color=BAND_WIDE, lw=1.2, zorder=1
     )
     for mask, colour, label in ((active, ACCENT, "active"), (~active, MUTED, "collapsed")):
         if mask.any():
             axes.scatter(rank[mask], kl[order][mask], s=size, color=colour, lw=0, label=label)
-    axes.axhline(activity.threshold, color=WARM, lw=1.1, ls=(0, (4, 3)), label="threshold")
+    axes.axhline(statistics.threshold, color=WARM, lw=1.1, ls=(0, (4, 3)), label="threshold")
     legend(axes, loc="upper right", markerscale=(40 / size) ** 0.5)
 
 
-def draw_units(axes: Axes, kl: Array, values: Array, activity: UnitActivity, label: str) -> None:
+def draw_units(
+    axes: Axes, kl: Array, values: Array, statistics: UnitStatistics, label: str
+) -> None:
     """Scatter one statistic over KL, active units coloured."""
     style(axes, x=_KL_LABEL, y=label)
     axes.set_xscale("log")
     size = float(np.clip(1500 / len(kl), 8, 30))
-    for mask, colour in ((activity.active, ACCENT), (~activity.active, MUTED)):
+    for mask, colour in ((statistics.active, ACCENT), (~statistics.active, MUTED)):
         axes.scatter(kl[mask], values[mask], s=size, color=colour, alpha=0.75, lw=0)
-    axes.axvline(activity.threshold, color=WARM, lw=1.1, ls=(0, (4, 3)))
+    axes.axvline(statistics.threshold, color=WARM, lw=1.1, ls=(0, (4, 3)))
 
 
 def above_zero(values: Array, floor: float) -> Array:

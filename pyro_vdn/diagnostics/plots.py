@@ -13,9 +13,9 @@ from torch import Tensor
 from pyro_vdn.diagnostics import _panels
 from pyro_vdn.diagnostics._checks import as_array
 from pyro_vdn.diagnostics._figure import INK, new_figure, style
-from pyro_vdn.diagnostics.activity import UnitActivity
 from pyro_vdn.diagnostics.calibration import DEFAULT_LEVELS, calibration_curve
 from pyro_vdn.diagnostics.quantiles import draw_quantiles
+from pyro_vdn.diagnostics.statistics import UnitStatistics
 from pyro_vdn.errors import InputError
 
 if TYPE_CHECKING:
@@ -132,13 +132,13 @@ def plot_calibration(
     return figure
 
 
-def plot_unit_activity(activity: UnitActivity) -> Figure:
+def plot_unit_activity(statistics: UnitStatistics) -> Figure:
     """Draw which units live: KL by rank, and KL against energy and posterior scale.
 
     Units with a KL of zero or less are drawn at the lower edge of the logarithmic axis.
 
     Args:
-        activity: What :func:`unit_activity` returned.
+        statistics: Statistics of a layer's units.
 
     Returns:
         The figure, 1200 px wide at its own resolution.
@@ -147,20 +147,24 @@ def plot_unit_activity(activity: UnitActivity) -> Figure:
         MissingPackageError: If matplotlib is not installed.
 
     Example:
-        >>> from pyro_vdn.diagnostics import unit_activity
-        >>> figure = plot_unit_activity(unit_activity([0.8, 1e-6], [0.5, 0.0], [0.4, 1.0]))
+        >>> from pyro_vdn.nn import VariationalNeurons
+        >>> from pyro_vdn.poutine import record
+        >>> with record() as seen:
+        ...     _ = VariationalNeurons(3, 4)(torch.randn(50, 3))
+        >>> figure = plot_unit_activity(UnitStatistics.of(seen[""]))
         >>> figure.axes[0].get_title(loc="left")
-        '1 of 2 units active'
+        '4 of 4 units active'
     """
     figure = new_figure(6.0)
     panels: Any = figure.subplot_mosaic(
         [["rank", "energy"], ["rank", "scale"]], width_ratios=[1.25, 1.0]
     )
-    kl = _panels.above_zero(activity.kl, activity.threshold)
-    _panels.draw_rank(panels["rank"], kl, activity)
-    energy = _panels.above_zero(activity.mean_energy, 1e-6)
-    _panels.draw_units(panels["energy"], kl, energy, activity, "mean energy E[μ²]")
-    _panels.draw_units(panels["scale"], kl, activity.scale, activity, "posterior scale E[\u03c3]")
+    kl = _panels.above_zero(statistics.kl, statistics.threshold)
+    _panels.draw_rank(panels["rank"], kl, statistics)
+    energy = _panels.above_zero(statistics.mu2, 1e-6)
+    _panels.draw_units(panels["energy"], kl, energy, statistics, "mean energy E[μ²]")
+    label = "posterior scale \u221aE[\u03c3²]"
+    _panels.draw_units(panels["scale"], kl, statistics.scale, statistics, label)
     panels["energy"].set_yscale("log")
     panels["energy"].set_xlabel("")
     panels["energy"].tick_params(labelbottom=False)

@@ -45,8 +45,12 @@ class Held(MaskedDistribution):
         return Held(free, ~self._mask.expand(batch_shape), self.values)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's signature
-        """Draw all units, held ones from their own distribution."""
-        return self._choose(self.values.rsample(sample_shape), self.base_dist.rsample(sample_shape))
+        """Draw all units, held ones from their own distribution.
+
+        The free draw comes first: with the same seed it takes the noise of a draw without holds.
+        """
+        free = self.base_dist.rsample(sample_shape)
+        return self._choose(self.values.rsample(sample_shape), free)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         """Draw without a gradient."""
@@ -113,7 +117,18 @@ class ClampMessenger(NeuronMessenger):
             held[_checked(units, num_units, msg)] = True
             from_prior = isinstance(hold, str) and hold == "prior"
             values = prior if from_prior else dist.Delta(_value(hold, mean), event_dim=event_dim)
-            change_distribution(msg, partial(Held, held=held, values=values))
+            hold_units(msg, held, values)
+
+
+def hold_units(msg: Message, held: Tensor, values: dist.Distribution) -> None:
+    """Hold units of a layer, in whichever program its site runs.
+
+    Args:
+        msg: The message of a neuron's site, changed in place.
+        held: Boolean, `(num_units,)`: which units are held.
+        values: The distribution that held units are drawn from.
+    """
+    change_distribution(msg, partial(Held, held=held, values=values))
 
 
 def clamp(model: Callable[..., Any] | None = None, units: Mapping[str, Holds] | None = None) -> Any:

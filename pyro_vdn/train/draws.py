@@ -10,7 +10,7 @@ import pyro.poutine
 import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics import ArviZData, UnitActivity, to_arviz
+from pyro_vdn.diagnostics import ArviZData, UnitStatistics, to_arviz
 from pyro_vdn.infer import predict
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.nn.sites import is_neuron, layer_of
@@ -25,7 +25,7 @@ def draws_to_arviz(
     model: Program,
     guide: Program,
     problem: Problem,
-    layers: Mapping[str, UnitActivity],
+    layers: Mapping[str, UnitStatistics],
     rows: Tensor,
     *,
     num_samples: int = 200,
@@ -61,8 +61,8 @@ def draws_to_arviz(
     dims |= {name: ["row"] for name in ("log_density", "log_density_joint", "target_mean")}
     dims |= {"target_scale": ["row"], "log_density": ["row", names["output"]]}
     statistics: dict[str, Any] = {}
-    for path, activity in layers.items():
-        for name, values in activity.to_arrays().items():
+    for path, units in layers.items():
+        for name, values in units.to_arrays().items():
             key = f"{path}.{name}" if path else name
             statistics[key] = values
             dims[key] = [unit_of[path]]

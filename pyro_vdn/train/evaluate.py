@@ -8,19 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-import pyro.poutine
 import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics import (
-    UnitActivity,
-    coverage,
-    crps_draws,
-    energy_score,
-    pit,
-    unit_activity,
-)
+from pyro_vdn.diagnostics import UnitStatistics, coverage, crps_draws, energy_score, pit
 from pyro_vdn.infer import ClosedForm, Prediction, predict, predict_closed_form
+from pyro_vdn.infer.evaluating import evaluating
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.nn.shapes import check_positive, check_rows
 from pyro_vdn.poutine import LayerRecord, record
@@ -90,7 +83,7 @@ class Evaluation:
 
     metrics: Metrics
     pit: Tensor
-    layers: dict[str, UnitActivity]
+    layers: dict[str, UnitStatistics]
 
 
 def evaluate(
@@ -122,6 +115,7 @@ def evaluate(
         InputError: For rows that do not fit together, values that are not finite, or too few draws.
 
     Example:
+        >>> import pyro
         >>> from pyro_vdn.guides import NeuronGuide
         >>> from pyro_vdn.models import Regression
         >>> _ = pyro.set_rng_seed(0)
@@ -165,8 +159,7 @@ def evaluate_fully(
     check_rows((x,), y)
     give_own_store(model, guide)
     began = time.perf_counter()
-    modules = [pyro.poutine.unwrap(program) for program in (model, guide)]
-    with _evaluating([module for module in modules if isinstance(module, torch.nn.Module)]):
+    with evaluating(model, guide):
         sums: dict[str, float] = {}
         transforms = []
         with torch.no_grad(), record() as seen:
@@ -181,7 +174,7 @@ def evaluate_fully(
             transforms.append(pit(best.draws, y[rows], seed=start))
             on_batch(len(y[rows]))
         parameters = count_parameters(model, guide, (x[:2], y[:2]))
-    layers = {path: _activity(layer) for path, layer in seen.items() if _is_random(layer)}
+    layers = {path: UnitStatistics.of(layer) for path, layer in seen.items() if _is_random(layer)}
     kl = torch.cat([torch.as_tensor(layer.kl) for layer in layers.values()]) if layers else None
     active = torch.cat([torch.as_tensor(a.active) for a in layers.values()]) if layers else None
     metrics = Metrics(
@@ -227,22 +220,3 @@ def predictive(prediction: Prediction) -> Prediction | ClosedForm:
 def _is_random(layer: LayerRecord) -> bool:
     """Say whether a layer's units are distributions; those of the deterministic twin are points."""
     return bool((layer.scale.mean > 0).all())
-
-
-def _activity(layer: LayerRecord) -> UnitActivity:
-    return unit_activity(layer.kl.mean, layer.energy.mean, layer.variance.mean.sqrt())
-
-
-class _evaluating:  # noqa: N801 - reads as what it does
-    """Put modules into evaluation mode, and give every part its mode back."""
-
-    def __init__(self, modules: list[torch.nn.Module]) -> None:
-        self.modes = [(part, part.training) for module in modules for part in module.modules()]
-
-    def __enter__(self) -> None:
-        for part, _ in self.modes:
-            part.training = False
-
-    def __exit__(self, *exception: object) -> None:
-        for part, mode in self.modes:
-            part.training = mode

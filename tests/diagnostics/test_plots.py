@@ -20,7 +20,6 @@ from pyro_vdn.diagnostics import (
     plot_fan,
     plot_unit_activity,
     save,
-    unit_activity,
 )
 from pyro_vdn.errors import InputError
 
@@ -101,9 +100,10 @@ def test_calibration_shows_frequencies_and_coverage(tmp_path: Path) -> None:
         ([0.5], "1 of 1 units active"),
     ],
 )
-def test_activity_shows_every_unit_once(kl: list[float], title: str, tmp_path: Path) -> None:
-    activity = unit_activity(kl, [0.5 * (k > 0) for k in kl], [0.9] * len(kl))
-    figure = plot_unit_activity(activity)
+def test_activity_shows_every_unit_once(
+    kl: list[float], title: str, tmp_path: Path, table: Any
+) -> None:
+    figure = plot_unit_activity(table(kl=kl, mu2=[0.5 * (k > 0) for k in kl]))
     rank = figure.axes[0]
     assert rank.get_title(loc="left") == title
     assert rank.get_yscale() == "log"

@@ -1,0 +1,107 @@
+"""Data in batches, for what streams over them more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from pyro_vdn.errors import InputError
+from pyro_vdn.nn.shapes import check_rows
+
+Batches: TypeAlias = Iterable[Any]
+"""A re-iterable of batches `(x, y)`, such as a `DataLoader`, or one pair of tensors `(x, y)`."""
+
+_SLICE = 1024
+
+
+class Rows:
+    """Batches of inputs and targets that can be gone through again.
+
+    Args:
+        batches: A re-iterable of batches: tuples or lists of tensors with rows first, inputs before
+            targets. A tuple of tensors is a whole data set and is cut into batches here.
+
+    Raises:
+        InputError: For an iterator, which is empty after one round.
+
+    Example:
+        >>> rows = Rows((torch.zeros(1500, 3), torch.zeros(1500, 1)))
+        >>> [len(batch[0]) for batch in rows]
+        [1024, 476]
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        if isinstance(batches, (Iterator, Tensor)) or not isinstance(batches, Iterable):
+            raise InputError(
+                "batches",
+                expected="batches (x, y) that can be gone through again, or a tuple (x, y)",
+                got=type(batches).__name__,
+                hint="pass the DataLoader itself, a list of batches, or the tensors (x, y)",
+            )
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Sequence[Tensor]]:
+        """Iterate over batches, each checked."""
+        for batch in self._batches():
+            if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not _tensors(batch):
+                raise InputError(
+                    "batches",
+                    expected="batches that are pairs of tensors (x, y)",
+                    got=type(batch).__name__,
+                    hint="DataLoader(TensorDataset(x, y), batch_size=1024)",
+                )
+            check_rows(batch[:-1], batch[-1])
+            yield batch
+
+    def spread(self, most: int) -> tuple[list[Tensor], Tensor]:
+        """Return inputs and targets of at most `most` rows, evenly spread over the data."""
+        total = self.count()
+        wanted = torch.arange(min(most, total)) * total // min(most, total)
+        parts, start = [], 0
+        for batch in self:
+            inside = (wanted >= start) & (wanted < start + len(batch[0]))
+            at = wanted[inside] - start
+            parts.append([value[at.to(value.device)] for value in batch])
+            start += len(batch[0])
+        *inputs, y = (torch.cat(values) for values in zip(*parts, strict=True))
+        return inputs, y
+
+    def count(self) -> int:
+        """Return the number of rows, at least 1."""
+        total = sum(len(batch[0]) for batch in self)
+        check_total(total)
+        return total
+
+    def _batches(self) -> Iterator[Any]:
+        whole = self.batches
+        if not (isinstance(whole, tuple) and whole and _tensors(whole)):
+            yield from whole
+            return
+        for start in range(0, len(whole[0]), _SLICE):
+            yield tuple(value[start : start + _SLICE] for value in whole)
+
+
+def check_total(rows: int) -> None:
+    """Refuse data without a row."""
+    if rows == 0:
+        raise InputError(
+            "batches", expected="at least one row", got="none", hint="check the loader's data"
+        )
+
+
+def _tensors(values: Sequence[object]) -> bool:
+    return all(isinstance(value, Tensor) for value in values)
+
+
+@contextmanager
+def own_noise(seed: int) -> Iterator[None]:
+    """Seed torch for the length of a block, and leave the caller's random state untouched."""
+    known = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if known else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,206 @@
+"""The report on which units live, and on what has become of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyro_vdn.diagnostics._checks import check_layers
+from pyro_vdn.diagnostics.statistics import UnitStatistics
+from pyro_vdn.diagnostics.symptoms import (
+    CollapseMode,
+    CollapseThresholds,
+    Symptom,
+    symptoms,
+    undecided,
+)
+from pyro_vdn.errors import InputError
+
+
+@dataclass(frozen=True)
+class UnitCall:
+    """What one unit is called, and why.
+
+    Args:
+        layer: Path of its layer.
+        unit: Its index in the layer.
+        mode: What it is called.
+        symptoms: Every mode whose symptom it has, the one it is called after first.
+        evidence: The numbers with the thresholds they crossed, one part per symptom.
+
+    Example:
+        >>> mode = CollapseMode.IGNORED
+        >>> UnitCall("neurons", 3, mode, (mode,), "use 0 ± 0 nats a row").to_row()["mode"]
+        'ignored'
+    """
+
+    layer: str
+    unit: int
+    mode: CollapseMode
+    symptoms: tuple[CollapseMode, ...]
+    evidence: str
+
+    @property
+    def remedy(self) -> str:
+        """What to try; empty for a living unit."""
+        return self.mode.remedy
+
+    def to_row(self) -> dict[str, str | int]:
+        """Return the call as a plain dictionary."""
+        return {
+            "layer": self.layer,
+            "unit": self.unit,
+            "mode": self.mode.value,
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class CollapseReport:
+    """What has become of every unit; printed, it is a table.
+
+    Args:
+        statistics: Statistics by layer path.
+        calls: One call per unit, layer by layer, in the order of their units.
+        thresholds: Where symptoms begin.
+
+    Example:
+        >>> import torch
+        >>> from pyro_vdn.diagnostics import collapse_report, unit_statistics
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import Regression
+        >>> model = Regression(3, num_units=4)
+        >>> data = torch.randn(50, 3), torch.randn(50, 1)
+        >>> report = collapse_report(unit_statistics(model, NeuronGuide(model), data))
+        >>> sum(report.counts().values())
+        4
+    """
+
+    statistics: dict[str, UnitStatistics]
+    calls: tuple[UnitCall, ...]
+    thresholds: CollapseThresholds
+
+    def counts(self) -> dict[CollapseMode, int]:
+        """Return the number of units of every mode, living ones first, zeros included."""
+        called = [call.mode for call in self.calls]
+        return {mode: called.count(mode) for mode in CollapseMode}
+
+    def units(self, mode: CollapseMode | str) -> dict[str, list[int]]:
+        """Return the units of a mode by layer path, without layers that have none.
+
+        To silence them, `clamp(model, {path: dict.fromkeys(units, "prior") for ...})`.
+        """
+        found: dict[str, list[int]] = {}
+        for call in self.of_mode(mode):
+            found.setdefault(call.layer, []).append(call.unit)
+        return found
+
+    def of_mode(self, mode: CollapseMode | str) -> list[UnitCall]:
+        """Return the calls of one mode."""
+        wanted = _as_mode(mode)
+        return [call for call in self.calls if call.mode == wanted]
+
+    def undecided(self) -> dict[str, NDArray[np.bool_]]:
+        """Say by layer of which units the use is too noisy to tell it from none, `(units,)`."""
+        return {path: undecided(s, self.thresholds) for path, s in self.statistics.items()}
+
+    def typical(self, mode: CollapseMode | str) -> UnitCall | None:
+        """Return the call of a mode whose unit has the median KL, or None where there is none."""
+        calls = self.of_mode(mode)
+        by_kl = sorted(calls, key=lambda call: float(self.statistics[call.layer].kl[call.unit]))
+        return by_kl[len(by_kl) // 2] if by_kl else None
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one plain dictionary per unit: the call, its remedy, and all statistics."""
+        measured = [row for s in self.statistics.values() for row in s.to_rows()]
+        return [{**call.to_row(), **row} for call, row in zip(self.calls, measured, strict=True)]
+
+    def to_xarray(self) -> Any:
+        """Return an `xarray.Dataset` of all units, see :func:`report_to_xarray`."""
+        from pyro_vdn.diagnostics.collapse_views import report_to_xarray
+
+        return report_to_xarray(self)
+
+    def __str__(self) -> str:
+        from pyro_vdn.diagnostics.collapse_views import report_table
+
+        return report_table(self)
+
+
+def collapse_report(
+    statistics: Mapping[str, UnitStatistics] | UnitStatistics,
+    *,
+    thresholds: CollapseThresholds | None = None,
+) -> CollapseReport:
+    """Say of every unit whether it lives, and if not, how it has collapsed.
+
+    A unit is living that has no symptom. One with several is called after the first in the order of
+    `CollapseMode`: a unit whose variance has blown up can hardly be judged otherwise, and one that
+    says nothing about its input is that, whatever its energy; the others stay in its evidence.
+    Where no use was measured, no unit can be called ignored, and the report says so.
+
+    Args:
+        statistics: What :func:`unit_statistics` measured, or the statistics of one layer.
+        thresholds: Where symptoms begin.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: If there is no layer.
+
+    Example:
+        >>> import torch
+        >>> from pyro_vdn.nn import VariationalNeurons
+        >>> from pyro_vdn.poutine import record
+        >>> layer = VariationalNeurons(3, 4)
+        >>> with record() as seen, torch.no_grad():
+        ...     _ = layer.posterior.loc.weight[0].zero_()
+        ...     _ = layer(torch.randn(50, 3))
+        >>> collapse_report(UnitStatistics.of(seen[""])).units("posterior collapse")
+        {'': [0]}
+    """
+    layers = {"": statistics} if isinstance(statistics, UnitStatistics) else dict(statistics)
+    check_layers("statistics", (), layers)
+    thresholds = thresholds or CollapseThresholds()
+    calls = [call for path, s in layers.items() for call in _calls(path, s, thresholds)]
+    return CollapseReport(layers, tuple(calls), thresholds)
+
+
+def _calls(path: str, s: UnitStatistics, thresholds: CollapseThresholds) -> list[UnitCall]:
+    """Call every unit of a layer."""
+    found, noisy = symptoms(s, thresholds), undecided(s, thresholds)
+    return [_call(path, unit, s, found, bool(noisy[unit])) for unit in range(len(s.kl))]
+
+
+def _call(
+    path: str, unit: int, s: UnitStatistics, found: dict[CollapseMode, Symptom], noisy: bool
+) -> UnitCall:
+    modes = tuple(mode for mode, symptom in found.items() if symptom.present[unit])
+    if modes:
+        evidence = "; ".join(found[mode].evidence(unit) for mode in modes)
+        return UnitCall(path, unit, modes[0], modes, evidence)
+    evidence = f"KL {s.kl[unit]:.3g} nats, scale {s.scale[unit] / s.prior_scale[unit]:.2g}"
+    evidence += f" of the prior's, mu2 {s.mu2[unit]:.3g}"
+    if s.use is not None and s.use_error is not None:
+        evidence += f", use {s.use[unit]:.2g} ± {s.use_error[unit]:.1g} nats a row"
+    return UnitCall(
+        path, unit, CollapseMode.LIVING, (), evidence + (" (undecided)" if noisy else "")
+    )
+
+
+def _as_mode(mode: CollapseMode | str) -> CollapseMode:
+    try:
+        return CollapseMode(mode)
+    except ValueError:
+        raise InputError(
+            "mode",
+            expected=f"one of {[known.value for known in CollapseMode]}",
+            got=repr(mode),
+            hint="mode='posterior collapse'",
+        ) from None

@@ -1,0 +1,283 @@
+"""What each unit of a layer does over a data set, with sampling error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pyro_vdn.diagnostics._checks import as_array
+from pyro_vdn.errors import InputError
+from pyro_vdn.poutine import LayerRecord
+
+Array = NDArray[np.float64]
+
+ACTIVE_THRESHOLD = 1e-4
+"""Mean KL in nats above which a unit counts as active."""
+
+
+class Use(NamedTuple):
+    """How much the log-likelihood falls when a unit is replaced by its prior.
+
+    Args:
+        mean: Mean over rows, `(units,)`, in nats per row.
+        standard_error: Its standard error over rows, `(units,)`, in nats per row.
+        rows: Number of rows behind it.
+
+    Example:
+        >>> Use(np.array([0.3, 0.0]), np.array([0.1, 0.0]), rows=100).mean
+        array([0.3, 0. ])
+    """
+
+    mean: Array
+    standard_error: Array
+    rows: int
+
+
+class BandShares(NamedTuple):
+    """Shares of units below, within and above their energy band; they add up to one.
+
+    Args:
+        below: Share of units whose `mu2` is under their band.
+        within: Share of units inside their band, bounds included.
+        above: Share of units whose `mu2` is over their band.
+
+    Example:
+        >>> BandShares(0.25, 0.5, 0.25).within
+        0.5
+    """
+
+    below: float
+    within: float
+    above: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UnitStatistics:
+    r"""Statistics of a layer's units over a data set; every array has shape `(units,)`.
+
+    Averages are over rows; standard errors take rows to be independent. Where a neuron has several
+    latent dimensions, :math:`\mu^2` and :math:`\sigma^2` are averaged over them, and :math:`\mu`
+    stands for the mean location.
+
+    Args:
+        kl: Mean KL from posterior to prior, in nats.
+        kl_error: Its standard error.
+        mu2: Mean squared posterior location :math:`E[\mu^2]`, the energy.
+        mu2_error: Its standard error.
+        scale: Root mean posterior variance :math:`\sqrt{E[\sigma^2]}`.
+        scale_error: Its standard error, by the delta method.
+        contraction: :math:`1 - E[\mathrm{Var}_q] / E[\mathrm{Var}_p]`: 1 is certain, 0 is as wide
+            as the prior, negative is wider. For any prior; NaN where its variance is not finite.
+        loc_variance: Variance of the posterior location over inputs, :math:`\mathrm{Var}_x(\mu)`.
+        information: :math:`\frac12 \log(1 + \mathrm{Var}_x(\mu) / E[\sigma^2])` in nats: what the
+            location says about the input. A unit with the same posterior for every input has none,
+            however large its KL.
+        scale_variation: Standard deviation of the posterior scale over inputs, relative to its
+            mean.
+        prior_scale: Root mean prior variance; NaN where that is not finite.
+        active: Whether the KL exceeds `threshold`.
+        rows: Number of rows behind the averages.
+        threshold: KL in nats above which a unit counts as active; 1e-4 is the published value.
+        use: Mean fall of the log-likelihood, in nats per row, when the unit is replaced by draws
+            from its prior; None where it was not measured.
+        use_error: Its standard error.
+        band_low: Lower bound of the band on `mu2`; None where there is no band.
+        band_high: Its upper bound.
+
+    Example:
+        >>> import torch
+        >>> from pyro_vdn.nn import VariationalNeurons
+        >>> from pyro_vdn.poutine import record
+        >>> with record() as seen:
+        ...     _ = VariationalNeurons(3, 4)(torch.randn(50, 3))
+        >>> statistics = UnitStatistics.of(seen[""])
+        >>> statistics.rows, statistics.kl.shape, statistics.active_share()
+        (50, (4,), 1.0)
+
+    Source: contraction: Betancourt, *Calibrating Model-Based Inferences and Decisions*, 2018;
+    active units: Burda, Grosse and Salakhutdinov, *Importance Weighted Autoencoders*, 2016;
+    information: the capacity of a Gaussian channel, Shannon 1948.
+    """
+
+    kl: Array
+    kl_error: Array
+    mu2: Array
+    mu2_error: Array
+    scale: Array
+    scale_error: Array
+    contraction: Array
+    loc_variance: Array
+    information: Array
+    scale_variation: Array
+    prior_scale: Array
+    active: NDArray[np.bool_]
+    rows: int
+    threshold: float = ACTIVE_THRESHOLD
+    use: Array | None = None
+    use_error: Array | None = None
+    band_low: Array | None = None
+    band_high: Array | None = None
+
+    @classmethod
+    def of(
+        cls,
+        record: LayerRecord,
+        *,
+        band: Sequence[Tensor | ArrayLike] | None = None,
+        use: Use | None = None,
+        threshold: float = ACTIVE_THRESHOLD,
+    ) -> UnitStatistics:
+        """Summarise what :func:`pyro_vdn.poutine.record` has seen of a layer.
+
+        Args:
+            record: Moments of the layer over a data set.
+            band: Bounds `(low, high, ...)` on `mu2`, each `(units,)` or a number; what follows them
+                is not read.
+            use: What :func:`downstream_use` found for the layer.
+            threshold: KL in nats above which a unit counts as active.
+
+        Returns:
+            The statistics as float64 arrays.
+
+        Raises:
+            InputError: If the record is empty or not finite, its prior is a point, or a band or use
+                does not fit the units.
+        """
+        _check_rows(record)
+        kl, mu2, variance, loc_variance = (
+            as_array(what, value, ndim=1, sizes="(units,)")
+            for what, value in (
+                ("kl", record.kl.mean),
+                ("mu2", record.energy.mean),
+                ("variance", record.variance.mean),
+                ("loc", record.loc.variance),
+            )
+        )
+        prior_variance = _numpy(record.prior_variance.mean)
+        prior_variance = np.where(np.isfinite(prior_variance), prior_variance, np.nan)
+        _check_random(variance, "the posterior")
+        _check_random(prior_variance, "the prior")
+        scale = np.sqrt(variance)
+        spread = _numpy(record.scale.variance) ** 0.5 / _numpy(record.scale.mean)
+        low, high = (None, None) if band is None else _bounds(band, len(kl))
+        return cls(
+            kl=kl,
+            kl_error=_numpy(record.kl.standard_error),
+            mu2=mu2,
+            mu2_error=_numpy(record.energy.standard_error),
+            scale=scale,
+            scale_error=_numpy(record.variance.standard_error) / (2.0 * scale),
+            contraction=1.0 - variance / prior_variance,
+            loc_variance=loc_variance,
+            information=0.5 * np.log1p(loc_variance / variance),
+            scale_variation=spread,
+            prior_scale=np.sqrt(prior_variance),
+            active=kl > threshold,
+            rows=record.kl.count,
+            threshold=threshold,
+            use=None if use is None else _of_units("use", use.mean, len(kl)),
+            use_error=None if use is None else _of_units("use", use.standard_error, len(kl)),
+            band_low=low,
+            band_high=high,
+        )
+
+    def active_share(self, threshold: float | None = None) -> float:
+        """Return the share of units whose KL exceeds `threshold` nats (by default, its own)."""
+        return float(np.mean(self.kl > (self.threshold if threshold is None else threshold)))
+
+    def below_band(self) -> NDArray[np.bool_]:
+        """Say which units have too little energy for their band, `(units,)`."""
+        return self.mu2 < self._band()[0]
+
+    def above_band(self) -> NDArray[np.bool_]:
+        """Say which units have too much energy for their band, `(units,)`."""
+        return self.mu2 > self._band()[1]
+
+    def band_shares(self) -> BandShares:
+        """Return the shares of units below, within and above their band."""
+        below, above = float(np.mean(self.below_band())), float(np.mean(self.above_band()))
+        return BandShares(below, 1.0 - below - above, above)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what is known of the units by name, ready for the `unit_stats` group of ArviZ."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def to_rows(self) -> list[dict[str, int | float | bool]]:
+        """Return one plain dictionary per unit, for a table, a CSV file or JSON."""
+        columns = {name: values.tolist() for name, values in self.to_arrays().items()}
+        return [
+            {"unit": unit, **{name: column[unit] for name, column in columns.items()}}
+            for unit in range(len(self.kl))
+        ]
+
+    def _band(self) -> tuple[Array, Array]:
+        if self.band_low is None or self.band_high is None:
+            raise InputError(
+                "band",
+                expected="statistics with a band",
+                got="none",
+                hint="unit_statistics(..., bands={'neurons': (low, high)})",
+            )
+        return self.band_low, self.band_high
+
+
+def _numpy(value: Tensor) -> Array:
+    return value.detach().cpu().double().numpy()
+
+
+def _check_rows(record: LayerRecord) -> None:
+    if record.kl.count == 0:
+        raise InputError(
+            "record",
+            expected="at least one recorded row",
+            got="none",
+            hint="run the guide inside `with record() as seen:`",
+        )
+
+
+def _check_random(variance: Array, what: str) -> None:
+    if (variance <= 0).any():
+        raise InputError(
+            "record",
+            expected=f"units that are distributions, with a positive variance of {what}",
+            got=f"{variance.min():g} at ({int(variance.argmin())},)",
+            hint="measure the model itself, not its deterministic twin or one with clamped units",
+        )
+
+
+def _of_units(what: str, value: Tensor | ArrayLike, units: int) -> Array:
+    array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    if array.ndim == 0:
+        array = np.broadcast_to(array, (units,))
+    array = as_array(what, array, ndim=1, sizes="(units,)")
+    if len(array) != units:
+        raise InputError(
+            what,
+            expected=f"{units} units, as in the record",
+            got=f"{len(array)}",
+            hint="pass what belongs to this layer, or one number for all of its units",
+        )
+    return array
+
+
+def _bounds(band: Sequence[Tensor | ArrayLike], units: int) -> tuple[Array, Array]:
+    if len(band) < 2:
+        raise InputError(
+            "band", expected="bounds (low, high)", got=f"{len(band)}", hint="band=(0.02, 0.2)"
+        )
+    low, high = (_of_units("band", value, units) for value in band[:2])
+    if (low > high).any():
+        unit = int((low > high).argmax())
+        raise InputError(
+            "band",
+            expected="a lower bound that is at most the upper one",
+            got=f"{low[unit]:g} over {high[unit]:g} at ({unit},)",
+            hint="band=(low, high), in this order",
+        )
+    return low, high

@@ -1,0 +1,38 @@
+"""Evaluation mode for the length of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro.poutine
+from torch import nn
+
+
+@contextmanager
+def evaluating(*programs: Callable[..., Any]) -> Iterator[None]:
+    """Put programs into evaluation mode, and give every part its own mode back.
+
+    Args:
+        *programs: Pyro programs, bare or wrapped in effects; those that are no modules have no
+            mode.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))
+        >>> with evaluating(model):
+        ...     model[1].training
+        False
+        >>> model[1].training
+        True
+    """
+    bare = [pyro.poutine.unwrap(program) for program in programs]
+    modules = [module for module in bare if isinstance(module, nn.Module)]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyro_vdn.diagnostics import UnitStatistics
+
+
+@pytest.fixture
+def table() -> Callable[..., UnitStatistics]:
+    """Make statistics by hand: living units, except for what is given."""
+
+    def make(**given: Any) -> UnitStatistics:
+        units = max(
+            [len(v) for v in given.values() if isinstance(v, (list, np.ndarray))], default=1
+        )
+        living = {"kl": 0.5, "mu2": 0.4, "scale": 0.6, "information": 0.4, "loc_variance": 0.4}
+        living |= {"scale_variation": 0.1, "prior_scale": 1.0, "contraction": 0.64}
+        living |= dict.fromkeys(("kl_error", "mu2_error", "scale_error"), 0.01)
+        rows, given = given.pop("rows", 100), {**living, **given}
+        arrays = {name: np.broadcast_to(np.array(v, float), units) for name, v in given.items()}
+        return UnitStatistics(**arrays, active=arrays["kl"] > 1e-4, rows=rows)  # type: ignore[arg-type]
+
+    return make

@@ -113,6 +113,64 @@ class NormalPosterior(nn.Module):
         nn.init.constant_(last.bias, raw)
         return head
 
+    @torch.no_grad()
+    def multiply_loc_(self, gain: Tensor) -> None:
+        """Multiply each unit's location by its gain, in place.
+
+        Args:
+            gain: Factors, `(num_units,)`.
+
+        Raises:
+            InputError: For ``loc="identity"``, whose location has no parameters.
+        """
+        if not isinstance(self.loc, nn.Linear):
+            raise InputError(
+                "loc",
+                expected="a location with parameters of its own",
+                got="loc='identity'",
+                hint="loc='linear'",
+            )
+        rows = gain.repeat_interleave(self.loc.out_features // len(gain))
+        self.loc.weight.mul_(rows.unsqueeze(-1))
+        self.loc.bias.mul_(rows)
+
+    def scale_of_units(self) -> Tensor | None:
+        """Return each unit's scale, `(num_units,)`, or None where it depends on the input."""
+        if not isinstance(self.raw_scale, _Constant):
+            return None
+        scale = (
+            (self.min_scale + F.softplus(self.raw_scale.value)).detach().expand(self.latent_shape)
+        )
+        return scale.mean(-1) if scale.dim() > 1 else scale
+
+    @torch.no_grad()
+    def multiply_scale_(self, gain: Tensor, mean: Tensor) -> None:
+        """Multiply each unit's scale by its gain, in place and down to the floor.
+
+        Exact for ``"unit"``, and for ``"shared"`` where all gains are equal (else their mean is
+        taken). A scale that depends on the input is shifted before its softplus, by what is exact
+        where it has its mean.
+
+        Args:
+            gain: Factors, `(num_units,)`.
+            mean: Mean scale over rows, `(num_units,)`; read only where it depends on the input.
+        """
+        if isinstance(self.raw_scale, _Constant):
+            raw = self.raw_scale.value
+            factor = gain.reshape(gain.shape + (1,) * (raw.dim() - 1)) if raw.dim() else gain.mean()
+            raw.copy_(self._raw(factor * (self.min_scale + F.softplus(raw))))
+            return
+        head = self.raw_scale
+        bias = head[-1].bias if isinstance(head, nn.Sequential) else head.bias
+        assert isinstance(bias, Tensor)
+        shift = self._raw(gain * mean) - self._raw(mean)
+        bias.add_(shift.repeat_interleave(len(bias) // len(gain)))
+
+    def _raw(self, scale: Tensor) -> Tensor:
+        """Return what gives a scale; just above the floor where it lies below."""
+        above = (scale - self.min_scale).clamp(min=1e-6)
+        return above + torch.log(-torch.expm1(-above))
+
     def forward(self, h: Tensor) -> dist.Distribution:
         """Return the posterior given `h` of shape `(..., in_features)`.
 

@@ -53,6 +53,10 @@ class StreamingMoments:
         if other.count:
             self._merge(other.count, other._mean, other._squares)
 
+    def to(self, device: torch.device | str) -> None:
+        """Move to a device."""
+        self._mean, self._squares = self._mean.to(device), self._squares.to(device)
+
     def _merge(self, rows: int, mean: Tensor, squares: Tensor) -> None:
         total = self.count + rows
         shift = mean - self._mean
@@ -126,6 +130,14 @@ class LayerRecord:
         for name, moments in vars(self).items():
             if isinstance(moments, StreamingMoments):
                 moments.merge(getattr(other, name))
+
+    def to(self, device: torch.device | str) -> LayerRecord:
+        """Return the moments, without the last batch, on a device."""
+        moved = LayerRecord()
+        moved.merge(self)
+        for moments in vars(moved).values():
+            moments.to(device)
+        return moved
 
 
 class RecordMessenger(Messenger, Mapping[str, LayerRecord]):

@@ -1,0 +1,168 @@
+"""Several controllers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from pyro_vdn.control.controller import Controller, Program, Seen
+from pyro_vdn.control.energy_band import EnergyBand
+from pyro_vdn.control.free_bits import FreeBits
+from pyro_vdn.control.guard import ScaleGuard
+from pyro_vdn.control.homeostat import Homeostat
+from pyro_vdn.control.layers import scale_cost
+from pyro_vdn.control.projection import Projection
+from pyro_vdn.control.thermostat import Thermostat
+from pyro_vdn.errors import InputError
+
+
+class Composed(Controller):
+    """Several controllers, each at its own pace; see `compose`.
+
+    Args:
+        controllers: The controllers, in the order in which they act.
+
+    Example:
+        >>> from pyro_vdn.models import Regression
+        >>> model = Regression(3)
+        >>> len(Composed(EnergyBand(model), ScaleGuard(model)).controllers)
+        2
+    """
+
+    def __init__(self, *controllers: Controller) -> None:
+        layers = {path: layer for one in controllers for path, layer in one.layers.items()}
+        super().__init__(layers)
+        self.controllers = controllers
+
+    @property
+    def due(self) -> bool:
+        """Whether any controller wants to observe the step to come."""
+        return any(one.due for one in self.controllers)
+
+    def observe(self, seen: Seen) -> None:
+        """Show a step to those controllers that want it."""
+        for one in self.controllers:
+            if one.due:
+                one.observe(seen)
+
+    def act(self) -> None:
+        """Let every controller act, in order."""
+        for one in self.controllers:
+            one.act()
+
+    def change(self, path: str) -> None:
+        """Leave the layers to the controllers."""
+
+    def wrap(self, model: Program) -> Program:
+        """Return the model with the effects of all controllers, the first innermost."""
+        for one in self.controllers:
+            model = one.wrap(model)
+        return model
+
+    def to(self, device: torch.device | str) -> None:
+        """Move all memories to a device."""
+        for one in self.controllers:
+            one.to(device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all controllers, in order."""
+        return {"controllers": [one.state_dict() for one in self.controllers]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned, for the same controllers in the same order."""
+        states = state["controllers"]
+        if len(states) != len(self.controllers):
+            raise InputError(
+                "state",
+                expected=f"the states of {len(self.controllers)} controllers",
+                got=str(len(states)),
+                hint="compose the controllers that the run was started with",
+            )
+        for one, own in zip(self.controllers, states, strict=True):
+            one.load_state_dict(own)
+
+
+def compose(*controllers: Controller) -> Composed:
+    r"""Return several controllers as one.
+
+    **Order.** All observe the same step, then act in the order given. Those that change parameters
+    (`Homeostat` or `Projection`, then `ScaleGuard`) go best in this order, so that the guard has
+    the last word; the others change only weights of the loss and may stand anywhere.
+
+    **Interaction.** KL weights multiply, so a `KLSchedule` scales what a `Thermostat` sets.
+    Penalties add up. `BandCalibration` moves the bands of whoever it shares them with. An
+    `EnergyBand` pulls by gradients toward the band to which a `Homeostat` or `Projection` pulls by
+    hand: give both the same bands.
+
+    Combinations that contradict each other are refused.
+
+    Args:
+        *controllers: The controllers, at least one.
+
+    Returns:
+        One controller.
+
+    Raises:
+        InputError: For two that rescale the same rows, or ranges that no unit can satisfy.
+
+    Example:
+        >>> from pyro_vdn.models import Regression
+        >>> model = Regression(3, initial_scale=0.6)
+        >>> living = compose(Thermostat(model, high=0.5), Homeostat(model, 0.3), ScaleGuard(model))
+        >>> controlled = living.wrap(model)
+    """
+    if not controllers:
+        raise InputError(
+            "controllers",
+            expected="at least one",
+            got="none",
+            hint="compose(Thermostat(model), ScaleGuard(model))",
+        )
+    flat = [
+        part
+        for one in controllers
+        for part in (one.controllers if isinstance(one, Composed) else (one,))
+    ]
+    _refuse_two_hands(flat)
+    for thermostat in flat:
+        if isinstance(thermostat, Thermostat):
+            for other in flat:
+                _refuse_contradiction(thermostat, other)
+    return Composed(*flat)
+
+
+def _refuse_two_hands(controllers: list[Controller]) -> None:
+    hands = [one for one in controllers if isinstance(one, (Homeostat, Projection))]
+    for first, second in pairwise(hands):
+        shared = sorted(set(first.layers) & set(second.layers))
+        if shared:
+            raise InputError(
+                "controllers",
+                expected=f"one controller that rescales the rows of layer '{shared[0]}'",
+                got=f"{type(first).__name__} and {type(second).__name__}",
+                hint="keep one of them: each would act on energies that the other has changed",
+            )
+
+
+def _refuse_contradiction(thermostat: Thermostat, other: Controller) -> None:
+    """Refuse ranges that no unit with a unit prior could satisfy together."""
+    least, what = 0.0, ""
+    if isinstance(other, (EnergyBand, Homeostat, Projection)):
+        least = max(float(band.low.max()) for band in other.bands.values()) / 2
+        what = f"a unit at the lower bound {2 * least:g} of its energy band costs"
+    elif isinstance(other, ScaleGuard):
+        nearest = torch.tensor(1.0).clamp(other.floor, other.ceiling)
+        least = float(scale_cost(nearest))
+        what = f"the scale {nearest.item():g} inside the guards costs"
+    elif isinstance(other, FreeBits):
+        least, what = other.bits, "the free bits are"
+    if least > thermostat.high:
+        raise InputError(
+            "controllers",
+            expected=f"a thermostat with high of at least {least:.3g} nats, since {what} that much",
+            got=f"high={thermostat.high:g}",
+            hint=f"Thermostat(high={1.5 * least:.2g}), or change the {type(other).__name__}",
+        )

@@ -1,0 +1,153 @@
+"""Rescaling the units of a layer, with or without a word to what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vdn.errors import InputError
+from pyro_vdn.nn import ConditionalNormal, LinearReadout, NormalPosterior, VariationalNeurons
+
+#: What reads a layer's output linearly, or after a relu.
+Reader: TypeAlias = nn.Linear | LinearReadout | VariationalNeurons
+Readers: TypeAlias = Mapping[str, Reader | Sequence[Reader]]
+
+
+class Rescaling:
+    r"""Multiplies each unit's location by a gain; compensated, its scale as well.
+
+    Without compensation `mu_i` becomes `g_i mu_i` and the computed function jumps. With it
+    `sigma_i` becomes `g_i sigma_i` too, so that `z_i` turns into `g_i z_i`, and whatever reads
+    `z_i` divides its weight by `g_i`: through a linear map, or a relu and a linear map, the
+    function stays what it was, draws included. Only the KL changes. (Exact for a scale per unit above its
+    floor; for one that depends on the input, exact where it has its mean.)
+
+    Args:
+        layers: Layers by path.
+        compensate: By layer path, what reads the layer: linear maps, readouts or layers of neurons;
+            all of them, one or several; None for no compensation.
+
+    Raises:
+        InputError: For layers that cannot be rescaled, or readers that do not fit.
+
+    Example:
+        >>> from pyro_vdn.models import Regression
+        >>> model = Regression(3)
+        >>> rescaling = Rescaling({"neurons": model.neurons}, {"neurons": model.readout})
+        >>> rescaling("neurons", torch.full((50,), 2.0), torch.full((50,), 0.3))
+        >>> round(model.neurons.posterior(torch.zeros(1, 3)).scale[0, 0].item(), 3)
+        0.6
+    """
+
+    def __init__(
+        self, layers: Mapping[str, VariationalNeurons], compensate: Readers | None
+    ) -> None:
+        self.posteriors = {path: _posterior_of(path, layer) for path, layer in layers.items()}
+        self.layers = layers
+        self.readers: dict[str, list[Reader]] | None = None
+        if compensate is not None:
+            self.readers = {path: _readers(path, compensate) for path in layers}
+            for path, layer in layers.items():
+                _check_fit(path, layer, self.readers[path])
+
+    @property
+    def scales_follow(self) -> bool:
+        """Whether scales are multiplied as well."""
+        return self.readers is not None
+
+    @torch.no_grad()
+    def __call__(self, path: str, gain: Tensor, mean_scale: Tensor) -> None:
+        """Multiply the units of a layer by their gains, in place.
+
+        Args:
+            path: Path of the layer.
+            gain: Factors, positive, `(num_units,)`.
+            mean_scale: Mean scale of each unit over rows, `(num_units,)`.
+        """
+        posterior = self.posteriors[path]
+        posterior.multiply_loc_(gain)
+        if self.readers is None:
+            return
+        posterior.multiply_scale_(gain, mean_scale)
+        for reader in self.readers[path]:
+            for weight in _weights(reader):
+                copies = weight.shape[-1] // len(gain)  # several latents of a unit, side by side
+                weight.div_(gain.repeat_interleave(copies))
+        decoder = self.layers[path].local_decoder
+        if decoder is not None:
+            decoder.weight.div_(gain if decoder.weight.dim() == 1 else gain.unsqueeze(-1))
+
+
+def _posterior_of(path: str, layer: VariationalNeurons) -> NormalPosterior:
+    posterior = layer.posterior
+    if not isinstance(posterior, NormalPosterior) or posterior.loc_mode == "identity":
+        got = type(posterior).__name__
+        if isinstance(posterior, NormalPosterior):
+            got += "(loc='identity')"
+        raise InputError(
+            f"layer '{path}'",
+            expected="a NormalPosterior whose location is linear, to rescale its rows",
+            got=got,
+            hint="NormalPosterior(loc='linear'), or a penalty: EnergyBand",
+        )
+    return posterior
+
+
+def _readers(path: str, compensate: Readers) -> list[Reader]:
+    given: Any = compensate.get(path)
+    readers = list(given) if isinstance(given, Sequence) else [given]
+    for reader in readers:
+        if not isinstance(reader, (nn.Linear, LinearReadout, VariationalNeurons)):
+            raise InputError(
+                f"compensate of layer '{path}'",
+                expected="what reads the layer: nn.Linear, LinearReadout or VariationalNeurons",
+                got=type(reader).__name__,
+                hint=f'compensate={{"{path}": model.readout}}',
+            )
+    return readers
+
+
+def _check_fit(path: str, layer: VariationalNeurons, readers: Sequence[Reader]) -> None:
+    shape = layer.shape
+    width = shape.num_units * (shape.latent_dim if layer.pool == "flatten" else 1)
+    for reader in readers:
+        widths = {weight.shape[-1] for weight in _weights(reader)}
+        if widths != {width}:
+            raise InputError(
+                f"compensate of layer '{path}'",
+                expected=f"readers of its {width} outputs",
+                got=f"{type(reader).__name__} of {sorted(widths)} inputs",
+                hint="name what reads this layer, after a relu or directly",
+            )
+    posterior = layer.posterior
+    assert isinstance(posterior, NormalPosterior)
+    if posterior.scale_mode == "shared":
+        raise InputError(
+            f"compensate of layer '{path}'",
+            expected="scales that can follow their units",
+            got="one scale shared by all units",
+            hint='NormalPosterior("unit"), or no compensation',
+        )
+
+
+def _weights(reader: Reader) -> list[Tensor]:
+    """Return the tensors of which each column belongs to one input."""
+    if isinstance(reader, nn.Linear):
+        return [reader.weight]
+    if isinstance(reader, LinearReadout):
+        return [reader.linear.weight]
+    posterior, prior = reader.posterior, reader.prior
+    weights = []
+    if isinstance(posterior, NormalPosterior) and isinstance(posterior.loc, nn.Linear):
+        weights.append(posterior.loc.weight)
+        head = posterior.raw_scale
+        first = head[0] if isinstance(head, nn.Sequential) else head
+        weights += [first.weight] if isinstance(first, nn.Linear) else []
+    if isinstance(prior, ConditionalNormal):
+        weights += [prior.loc.weight, prior.raw_scale.weight]
+    if reader.local_decoder is not None:
+        weights.append(reader.local_decoder.projection)
+    return weights

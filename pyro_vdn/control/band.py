@@ -130,10 +130,13 @@ def hinge(
         >>> hinge(torch.tensor([0.5, 4.0]), band)
         tensor([0.2500, 1.0000])
     """
-    below, above = (band.low - energy).clamp(min=0), (energy - band.high).clamp(min=0)
-    if relative:
-        below, above = below / band.low, above / band.high
-    return low_weight * below.square() + high_weight * above.square()
+    distance = energy - torch.clamp(energy, band.low, band.high)
+    with torch.no_grad():
+        below, above = torch.as_tensor(low_weight), torch.as_tensor(high_weight)
+        if relative:
+            below, above = below / band.low.square(), above / band.high.square()
+        weight = torch.where(energy < band.low, below, above)
+    return distance.square() * weight
 
 
 def out_of_band(energy: Tensor, band: Band) -> Tensor:

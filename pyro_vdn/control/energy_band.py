@@ -14,9 +14,9 @@ from pyro_vdn.control.band import Band, calibration_factor, hinge, homogeneous_b
 from pyro_vdn.control.checks import check_range
 from pyro_vdn.control.controller import Controller, Program, Seen
 from pyro_vdn.control.layers import Controlled
-from pyro_vdn.control.measures import unit_energy
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import VariationalNeurons
+from pyro_vdn.nn.unit_measures import unit_energy
 from pyro_vdn.poutine import penalize
 
 BandChoice = Mapping[str, Band] | Callable[[int], Band] | float

@@ -10,8 +10,8 @@ from torch import Tensor
 from pyro_vdn.control.checks import check_range
 from pyro_vdn.control.controller import Controller, Program, Seen
 from pyro_vdn.control.layers import Controlled
-from pyro_vdn.control.measures import unit_kl
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.unit_measures import unit_kl
 from pyro_vdn.poutine import penalize
 
 

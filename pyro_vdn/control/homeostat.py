@@ -79,7 +79,7 @@ class Homeostat(Controller):
         eta: float = 0.18,
         largest: float = 1.6,
         compensate: Readers | None = None,
-        every: int = 8,
+        every: int = 10,
         warmup: int = 64,
         momentum: float = 0.3,
     ) -> None:

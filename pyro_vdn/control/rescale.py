@@ -22,8 +22,8 @@ class Rescaling:
     Without compensation `mu_i` becomes `g_i mu_i` and the computed function jumps. With it
     `sigma_i` becomes `g_i sigma_i` too, so that `z_i` turns into `g_i z_i`, and whatever reads
     `z_i` divides its weight by `g_i`: through a linear map, or a relu and a linear map, the
-    function stays what it was, draws included. Only the KL changes. (Exact for a scale per unit above its
-    floor; for one that depends on the input, exact where it has its mean.)
+    function stays what it was, draws included. Only the KL changes. (Exact for a scale per unit
+    above its floor; for one that depends on the input, exact where it has its mean.)
 
     Args:
         layers: Layers by path.

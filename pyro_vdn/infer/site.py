@@ -13,9 +13,10 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.divergence import neuron_kl, sum_over, total_kl
+from pyro_vdn.nn.divergence import neuron_kl, sum_over
 from pyro_vdn.nn.normals import unexpanded
 from pyro_vdn.nn.sites import LOCAL, PENALTY, POSTERIOR
+from pyro_vdn.nn.unit_measures import unit_kl
 
 #: Name of the plate of vectorised particles, the one that Pyro's losses use.
 PARTICLES = "num_particles_vectorized"
@@ -90,10 +91,13 @@ class Site:
 
     def kl_sum(self) -> Tensor:
         """KL of a neuron with scale and mask, summed over the batch, particles included."""
-        if self.mask is None and not isinstance(self.scale, Tensor):
-            posterior = self.infer[POSTERIOR]()
-            return self.scale * total_kl(posterior, self.prior, self.value, self.batch_shape)
-        return sum_over(self.kl(), self.batch_shape)
+        per_unit = None
+        if self.mask is None and (not isinstance(self.scale, Tensor) or self.scale.dim() <= 1):
+            per_unit = unit_kl(self.infer[POSTERIOR](), self.prior)
+        if per_unit is None:
+            return sum_over(self.kl(), self.batch_shape)
+        rows = math.prod(self.batch_shape[:-1])
+        return rows * (self.scale * per_unit).sum()
 
     def unweighted_kl(self) -> Tensor:
         """KL of a neuron; broadcasts to the batch shape.

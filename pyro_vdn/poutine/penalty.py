@@ -66,7 +66,7 @@ class PenaltyMessenger(NeuronMessenger):
         cost = self.costs[path](msg["infer"][POSTERIOR](), prior)
         infer = {PENALTY: True, **({KL_TERM: True} if self.part_of_kl else {})}
         # What `pyro.factor` does, and a mark by which a loss knows a penalty from an observation.
-        unit = dist.Unit((-cost).expand(msg["fn"].batch_shape))
+        unit = dist.Unit((-cost).expand(msg["fn"].batch_shape), validate_args=False)
         pyro.sample(penalty_site(path, self.name), unit, obs=unit.sample(), infer=infer)
 
 

@@ -45,8 +45,10 @@ class StreamingMoments:
         # What is the same for all rows, such as a scale per unit, is looked at once.
         held = unexpanded(values).detach()
         held = held.reshape(-1, held.shape[-1] if held.dim() else 1).expand(-1, values.shape[-1])
-        variance, mean = torch.var_mean(held, 0, correction=0)
-        self._merge(rows, mean, variance * rows)
+        mean = held.mean(0)
+        centred = held - mean
+        # `var_mean` down the columns takes several times as long.
+        self._merge(rows, mean, (centred * centred).sum(0) * (rows / len(held)))
 
     def merge(self, other: StreamingMoments) -> None:
         """Merge what another instance has seen, for example in another process."""

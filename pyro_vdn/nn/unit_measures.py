@@ -1,0 +1,117 @@
+"""What each unit does over the rows of a batch, with gradients: its energy and its KL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_vdn.nn.divergence import closed_form_kl
+from pyro_vdn.nn.normals import UnitNormal, unexpanded
+
+_REMEMBERED = "vdn_unit_measures"
+
+
+def unit_energy(posterior: dist.Distribution) -> Tensor:
+    r"""Return each unit's energy `mu2_i = E[mu_i^2]` over the rows of a batch.
+
+    The posterior remembers it, so that the KL and penalties share one pass over memory.
+
+    Args:
+        posterior: Posterior of a layer, batch shape `(..., num_units)`.
+
+    Returns:
+        The mean squares, `(num_units,)`; latent dimensions are averaged.
+
+    Example:
+        >>> unit_energy(dist.Normal(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), 1.0))
+        tensor([5., 4.])
+    """
+    energy: Tensor = _remembered(posterior, "energy", lambda: _energy(posterior))
+    return energy
+
+
+def unit_kl(posterior: dist.Distribution, prior: dist.Distribution) -> Tensor | None:
+    """Return each unit's mean KL over the rows of a batch; the posterior remembers it.
+
+    Args:
+        posterior: Posterior of a layer, batch shape `(..., num_units)`.
+        prior: Its prior.
+
+    Returns:
+        KLs in nats, `(num_units,)`, or None where there is no closed form.
+
+    Example:
+        >>> prior = UnitNormal(torch.zeros(()), torch.ones(()))
+        >>> unit_kl(dist.Normal(torch.ones(5, 2), 1.0), prior)
+        tensor([0.5000, 0.5000])
+    """
+    if isinstance(prior, UnitNormal):  # all of these are the same distribution
+        kl: Tensor | None = _remembered(posterior, "kl", lambda: _kl(posterior, prior))
+        return kl
+    return _kl(posterior, prior)
+
+
+def _remembered(posterior: dist.Distribution, what: str, measure: Callable[[], Any]) -> Any:
+    """Return what was measured before under the same gradient mode, or measure it."""
+    memory = posterior.__dict__.setdefault(_REMEMBERED, {})
+    key = (what, torch.is_grad_enabled())
+    if key not in memory:
+        memory[key] = measure()
+    return memory[key]
+
+
+def _kl(posterior: dist.Distribution, prior: dist.Distribution) -> Tensor | None:
+    units = posterior.batch_shape[-1]
+    if isinstance(posterior, dist.Normal) and isinstance(prior, UnitNormal):
+        scale = unexpanded(posterior.scale)
+        of_scale = over_rows(0.5 * scale.square() - scale.log() - 0.5, units)
+        return 0.5 * unit_energy(posterior) + of_scale
+    kl = closed_form_kl(posterior, prior)
+    return None if kl is None else over_rows(kl, units)
+
+
+def over_rows(values: Tensor, units: int) -> Tensor:
+    """Return the mean over all dimensions but the last, expanded to the units.
+
+    Args:
+        values: Values that broadcast to `(..., num_units)`.
+        units: Number of units.
+    """
+    width = values.shape[-1] if values.dim() else 1
+    return values.reshape(-1, width).mean(0).expand(units)
+
+
+def _energy(posterior: dist.Distribution) -> Tensor:
+    units = posterior.batch_shape[-1]
+    if posterior.event_dim:
+        return over_rows(posterior.mean.square().mean(-1), units)
+    mean = unexpanded(posterior.mean)
+    if mean.dim() == 0:
+        return mean.square().expand(units)
+    energy: Tensor = _MeanSquare.apply(  # type: ignore[no-untyped-call]
+        mean.reshape(-1, mean.shape[-1])
+    )
+    return energy.expand(units)
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Mean of squares down the columns, back in one pass over memory."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return (values * values).mean(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (values,) = ctx.saved_tensors
+        return values * (grad * (2 / max(len(values), 1)))

@@ -15,6 +15,7 @@ from pyro_vdn.diagnostics.quantiles import (
     draw_quantiles,
     interval_width,
 )
+from pyro_vdn.diagnostics.responses import unit_responses
 from pyro_vdn.diagnostics.scores import (
     crps_draws,
     crps_normal,
@@ -25,6 +26,13 @@ from pyro_vdn.diagnostics.scores import (
 from pyro_vdn.diagnostics.statistics import ACTIVE_THRESHOLD, BandShares, UnitStatistics, Use
 from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
 from pyro_vdn.diagnostics.to_arviz import SAMPLE_GROUPS, to_arviz
+from pyro_vdn.diagnostics.unit_plots import (
+    plot_collapse,
+    plot_contraction,
+    plot_loss_terms,
+    plot_responses,
+    plot_training,
+)
 from pyro_vdn.diagnostics.use import downstream_use
 
 __all__ = [
@@ -61,10 +69,16 @@ __all__ = [
     "pinball",
     "pit",
     "plot_calibration",
+    "plot_collapse",
+    "plot_contraction",
     "plot_fan",
+    "plot_loss_terms",
+    "plot_responses",
+    "plot_training",
     "plot_unit_activity",
     "save",
     "save_netcdf",
     "to_arviz",
+    "unit_responses",
     "unit_statistics",
 ]

@@ -164,7 +164,7 @@ class UnitStatistics:
         _check_random(prior_variance, "the prior")
         scale = np.sqrt(variance)
         spread = _numpy(record.scale.variance) ** 0.5 / _numpy(record.scale.mean)
-        low, high = (None, None) if band is None else _bounds(band, len(kl))
+        low, high = (None, None) if band is None else band_bounds(band, len(kl))
         return cls(
             kl=kl,
             kl_error=_numpy(record.kl.standard_error),
@@ -266,7 +266,8 @@ def _of_units(what: str, value: Tensor | ArrayLike, units: int) -> Array:
     return array
 
 
-def _bounds(band: Sequence[Tensor | ArrayLike], units: int) -> tuple[Array, Array]:
+def band_bounds(band: Sequence[Tensor | ArrayLike], units: int) -> tuple[Array, Array]:
+    """Return the bounds of every unit, `(units,)` each, given `(low, high, ...)`."""
     if len(band) < 2:
         raise InputError(
             "band", expected="bounds (low, high)", got=f"{len(band)}", hint="band=(0.02, 0.2)"

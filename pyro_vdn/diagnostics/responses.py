@@ -1,0 +1,102 @@
+"""Which units answer to which inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_vdn.diagnostics._rows import Batches, Rows
+from pyro_vdn.diagnostics.measure import record_rows
+from pyro_vdn.poutine import LayerRecord
+
+Array = NDArray[np.float64]
+
+
+def unit_responses(
+    model: Callable[..., Any], guide: Callable[..., Any], batches: Batches, *, seed: int = 0
+) -> dict[str, Array]:
+    r"""Correlate every unit's posterior location with every input feature.
+
+    .. math:: \rho_{ij} = \mathrm{Cov}_x(\mu_i, x_j) / \sqrt{\mathrm{Var}_x(\mu_i)\,
+        \mathrm{Var}_x(x_j)}
+
+    over all rows, batch by batch. It sees linear answers only: a unit that answers to the square of
+    a feature may correlate with nothing. Where a neuron has several latent dimensions, or a row
+    several places, :math:`\mu_i` is their mean.
+
+    Args:
+        model: A Pyro program with rows first, called as ``model(x)``.
+        guide: Its guide, which takes the posteriors that neurons offer, such as `NeuronGuide`.
+        batches: Batches `(x, y)` that can be gone through again, or the pair of tensors.
+        seed: Seed of the draws that upper layers see; the caller's random state is untouched.
+
+    Returns:
+        By layer path, correlations in [-1, 1], `(units, features)`, with the features of all inputs
+        flattened and side by side; 0 where a unit or a feature is constant.
+
+    Raises:
+        InputError: If no layer runs in the guide, there are no rows, or they are not finite.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import Regression
+        >>> model = Regression(3, num_units=4)
+        >>> data = torch.randn(50, 3), torch.randn(50, 1)
+        >>> unit_responses(model, NeuronGuide(model), data)["neurons"].shape
+        (4, 3)
+    """
+    crossed: dict[str, _CrossMoments] = {}
+
+    def add(seen: Mapping[str, LayerRecord], batch: Sequence[Tensor]) -> None:
+        features = torch.cat([value.flatten(1).double() for value in batch[:-1]], -1)
+        for path, layer in seen.items():
+            units = _per_row(layer).double()  # (rows, units)
+            crossed.setdefault(path, _CrossMoments()).update(units, features)
+
+    record_rows(model, guide, Rows(batches), seed=seed, on_batch=add)
+    return {path: moments.correlation() for path, moments in crossed.items()}
+
+
+class _CrossMoments:
+    """Covariances of units with features, merged batch by batch as in Chan et al. 1983."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def update(self, units: Tensor, features: Tensor) -> None:
+        """Merge a batch: `(rows, units)` and `(rows, features)`."""
+        rows, means = len(units), (units.mean(0), features.mean(0))
+        u, f = units - means[0], features - means[1]
+        sums = u.square().sum(0), f.square().sum(0), u.mT @ f  # (units,), (features,), both
+        if self.rows:
+            old = self.rows / (self.rows + rows)
+            du, df = means[0] - self.means[0], means[1] - self.means[1]
+            between = du.square(), df.square(), torch.outer(du, df)
+            sums = tuple(  # type: ignore[assignment]
+                a + b + c * (old * rows) for a, b, c in zip(self.sums, sums, between, strict=True)
+            )
+            means = means[0] - old * du, means[1] - old * df
+        self.rows, self.means, self.sums = self.rows + rows, means, sums
+
+    def correlation(self) -> Array:
+        """Return the correlations, `(units, features)`."""
+        units, features, both = (value.cpu().numpy() for value in self.sums)
+        size = np.sqrt(np.outer(units, features))
+        # What varies by rounding errors alone is constant.
+        least = 1e-12 * np.sqrt(np.outer(*((value.cpu().numpy() ** 2) for value in self.means)))
+        constant = size <= self.rows * least
+        found = np.where(constant, 0.0, both / np.where(constant, 1.0, size))
+        return np.clip(found, -1.0, 1.0)
+
+
+def _per_row(layer: LayerRecord) -> Tensor:
+    """Return the last batch's locations, `(rows, units)`."""
+    loc = layer.last_loc
+    if loc.dim() > layer.last_kl.dim():
+        loc = loc.mean(-1)
+    return loc if loc.dim() == 2 else loc.flatten(1, -2).mean(1)

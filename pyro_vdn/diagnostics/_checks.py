@@ -95,14 +95,7 @@ def as_array(what: str, value: Tensor | ArrayLike, *, ndim: int, sizes: str) -> 
 
 
 def check_layers(what: str, given: Iterable[str], known: Collection[str]) -> None:
-    """Refuse paths of layers that are not among the known ones, or that none is known."""
-    if not known:
-        raise InputError(
-            "guide",
-            expected="one that takes the posteriors that neurons offer",
-            got="one in which no layer of neurons runs",
-            hint="guide = NeuronGuide(model)",
-        )
+    """Refuse paths of layers that are not among the known ones."""
     for path in given:
         if path not in known:
             raise InputError(
@@ -111,6 +104,17 @@ def check_layers(what: str, given: Iterable[str], known: Collection[str]) -> Non
                 got=repr(path),
                 hint="a layer is named by its attribute path, its site without the `.z`",
             )
+
+
+def check_runs(layers: Collection[str]) -> None:
+    """Refuse a guide in which no layer of neurons ran."""
+    if not layers:
+        raise InputError(
+            "guide",
+            expected="one that takes the posteriors that neurons offer",
+            got="one in which no layer of neurons runs",
+            hint="guide = NeuronGuide(model)",
+        )
 
 
 def in_chunks(

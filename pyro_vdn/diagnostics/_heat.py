@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_vdn.diagnostics._figure import ACCENT, INK, MUTED, WARM, style
+from pyro_vdn.diagnostics._figure import ACCENT, INK, MUTED, WARM, style, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,9 @@ def place_in_band(values: Array, low: Array, high: Array) -> Array:
     """Return where values stand: -1/2 to 1/2 inside their band, then decades below and above it."""
     at, low, high = (np.log10(np.maximum(value, _TINY)) for value in (values, low, high))
     inside = (at - low) / np.maximum(high - low, _TINY) - 0.5
-    return np.where(at < low, at - low - 0.5, np.where(at > high, at - high + 0.5, inside))
+    outside = np.where(at < low, at - low - 0.5, at - high + 0.5)
+    place: Array = np.where((at < low) | (at > high), outside, inside)
+    return place
 
 
 def edges(steps: Array) -> Array:
@@ -64,7 +66,7 @@ def draw_heat(axes: Axes, steps: Array, values: Array, **colours: Any) -> Any:
     )
     axes.grid(visible=False)
     axes.set_ylim(values.shape[1] + 0.5, 0.5)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(axes.yaxis)
     return mesh
 
 

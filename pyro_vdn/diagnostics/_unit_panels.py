@@ -16,6 +16,7 @@ from pyro_vdn.diagnostics._figure import (
     WARM,
     legend,
     style,
+    whole_numbers,
 )
 from pyro_vdn.diagnostics._heat import cold_to_warm, colour_bar
 from pyro_vdn.diagnostics._panels import above_zero
@@ -62,7 +63,7 @@ def draw_contraction(axes: Axes, s: UnitStatistics) -> None:
     bins = np.linspace(low, 1.0, round((1.0 - low) * 20) + 1)
     axes.hist(
         [values[~same], values[same]],
-        bins,
+        bins.tolist(),
         stacked=True,
         color=[ACCENT, "#c9ced4"],
         edgecolor="white",
@@ -71,7 +72,7 @@ def draw_contraction(axes: Axes, s: UnitStatistics) -> None:
     )
     axes.axvline(0.0, color=WARM, lw=1.2, ls=(0, (4, 3)), label="as wide as the prior")
     axes.set_xlim(min(low, -0.05), 1.0)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(axes.yaxis)
     axes.margins(y=0.3)
     axes.grid(visible=False, axis="x")
     legend(axes, loc="upper center", ncols=1)
@@ -138,11 +139,13 @@ def draw_counts(axes: Axes, report: CollapseReport) -> None:
     axes.tick_params(axis="y", length=0, labelsize=11)
     axes.set_ylim(len(counts) - 0.5, -0.5)
     axes.set_xlim(0, 1.22 * max(counts.values()))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(axes.xaxis)
     axes.grid(visible=False, axis="y")
     for place, count in zip(at, counts.values(), strict=True):
         text = f" {count}  ({count / total:.0%})" if count else " 0"
-        axes.text(count, place, text, va="center", color=INK if count else MUTED, fontsize=10)
+        axes.text(
+            count, float(place), text, va="center", color=INK if count else MUTED, fontsize=10
+        )
     if any(s.use is None for s in report.statistics.values()):
         axes.texts[-1].set_text(" use not measured")
 

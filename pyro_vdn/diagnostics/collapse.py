@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_vdn.diagnostics._checks import check_layers
-from pyro_vdn.diagnostics.statistics import UnitStatistics
+from pyro_vdn.diagnostics.statistics import UnitStatistics, by_layer
 from pyro_vdn.diagnostics.symptoms import (
     CollapseMode,
     CollapseThresholds,
@@ -109,6 +108,16 @@ class CollapseReport:
         """Say by layer of which units the use is too noisy to tell it from none, `(units,)`."""
         return {path: undecided(s, self.thresholds) for path, s in self.statistics.items()}
 
+    def costly(self) -> dict[str, list[int]]:
+        """Return by layer the living units whose use is surely under minus the threshold."""
+        found = {}
+        for path, living in self.units(CollapseMode.LIVING).items():
+            s = self.statistics[path]
+            if s.use is not None and s.use_error is not None:
+                most = s.use + 2.0 * s.use_error
+                found[path] = [unit for unit in living if most[unit] < -self.thresholds.use]
+        return found
+
     def typical(self, mode: CollapseMode | str) -> UnitCall | None:
         """Return the call of a mode whose unit has the median KL, or None where there is none."""
         calls = self.of_mode(mode)
@@ -165,8 +174,7 @@ def collapse_report(
         >>> collapse_report(UnitStatistics.of(seen[""])).units("posterior collapse")
         {'': [0]}
     """
-    layers = {"": statistics} if isinstance(statistics, UnitStatistics) else dict(statistics)
-    check_layers("statistics", (), layers)
+    layers = by_layer(statistics)
     thresholds = thresholds or CollapseThresholds()
     calls = [call for path, s in layers.items() for call in _calls(path, s, thresholds)]
     return CollapseReport(layers, tuple(calls), thresholds)

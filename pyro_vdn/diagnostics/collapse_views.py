@@ -133,6 +133,12 @@ def _notes(report: CollapseReport) -> list[str]:
             f"Undecided: the use of {noisy} units is too noisy to tell it from none; raise "
             "max_use_rows or num_samples."
         )
+    costly = sum(len(units) for units in report.costly().values())
+    if costly:
+        notes.append(
+            f"Costly: {costly} living units have a use that is surely negative: on these rows "
+            "their prior would predict better. Try held-out rows, more training, or pruning them."
+        )
     for path, s in report.statistics.items():
         if s.band_low is not None:
             shares = s.band_shares()

@@ -124,7 +124,7 @@ class TrainingHistory:
         """
         check_layers("path", (path,), self._layers)
         check_choice("quantity", quantity, QUANTITIES)
-        return torch.stack(self._layers[path][quantity]).numpy()
+        return torch.stack(self._layers[path][quantity]).double().numpy()
 
     def terms(self) -> dict[str, Array]:
         """Return the loss terms by name, each `(times,)`, with their steps under ``"step"``."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pyro_vdn.diagnostics._checks import check_layers
+from pyro_vdn.diagnostics._checks import check_layers, check_runs
 from pyro_vdn.diagnostics._rows import Batches, Rows, check_total, own_noise
 from pyro_vdn.diagnostics.statistics import UnitStatistics
 from pyro_vdn.diagnostics.use import downstream_use
@@ -120,5 +120,5 @@ def record_rows(
             on_batch(seen, batch)
             total += len(batch[0])
     check_total(total)
-    check_layers("guide", (), seen)
+    check_runs(seen)
     return dict(seen)

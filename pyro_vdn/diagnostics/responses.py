@@ -67,31 +67,35 @@ class _CrossMoments:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.units = self.features = self.both = torch.zeros(())
+        self.mean_units = self.mean_features = torch.zeros(())
 
     def update(self, units: Tensor, features: Tensor) -> None:
         """Merge a batch: `(rows, units)` and `(rows, features)`."""
-        rows, means = len(units), (units.mean(0), features.mean(0))
-        u, f = units - means[0], features - means[1]
-        sums = u.square().sum(0), f.square().sum(0), u.mT @ f  # (units,), (features,), both
-        if self.rows:
-            old = self.rows / (self.rows + rows)
-            du, df = means[0] - self.means[0], means[1] - self.means[1]
-            between = du.square(), df.square(), torch.outer(du, df)
-            sums = tuple(  # type: ignore[assignment]
-                a + b + c * (old * rows) for a, b, c in zip(self.sums, sums, between, strict=True)
-            )
-            means = means[0] - old * du, means[1] - old * df
-        self.rows, self.means, self.sums = self.rows + rows, means, sums
+        rows, total = len(units), self.rows + len(units)
+        mean_units, mean_features = units.mean(0), features.mean(0)
+        du, df = mean_units - self.mean_units, mean_features - self.mean_features
+        units, features = units - mean_units, features - mean_features
+        weight = self.rows * rows / total
+        self.units = self.units + units.square().sum(0) + weight * du.square()
+        self.features = self.features + features.square().sum(0) + weight * df.square()
+        self.both = self.both + units.mT @ features + weight * torch.outer(du, df)
+        self.mean_units = self.mean_units + du * (rows / total)
+        self.mean_features = self.mean_features + df * (rows / total)
+        self.rows = total
 
     def correlation(self) -> Array:
         """Return the correlations, `(units, features)`."""
-        units, features, both = (value.cpu().numpy() for value in self.sums)
-        size = np.sqrt(np.outer(units, features))
-        # What varies by rounding errors alone is constant.
-        least = 1e-12 * np.sqrt(np.outer(*((value.cpu().numpy() ** 2) for value in self.means)))
-        constant = size <= self.rows * least
-        found = np.where(constant, 0.0, both / np.where(constant, 1.0, size))
-        return np.clip(found, -1.0, 1.0)
+        units = self.units * ~_constant(self.units, self.mean_units, self.rows)
+        features = self.features * ~_constant(self.features, self.mean_features, self.rows)
+        size = torch.outer(units, features).sqrt()
+        found = torch.where(size > 0, self.both / size, 0.0).clamp(-1.0, 1.0)
+        return found.cpu().numpy()
+
+
+def _constant(squares: Tensor, mean: Tensor, rows: int) -> Tensor:
+    """Say what varies by rounding errors alone, given sums of squared deviations and the mean."""
+    return squares <= rows * (1e-7 * mean).square()
 
 
 def _per_row(layer: LayerRecord) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -225,6 +225,21 @@ class UnitStatistics:
                 hint="unit_statistics(..., bands={'neurons': (low, high)})",
             )
         return self.band_low, self.band_high
+
+
+def by_layer(
+    statistics: Mapping[str, UnitStatistics] | UnitStatistics,
+) -> dict[str, UnitStatistics]:
+    """Return statistics by layer path, given them so or those of one layer."""
+    layers = {"": statistics} if isinstance(statistics, UnitStatistics) else dict(statistics)
+    if not layers:
+        raise InputError(
+            "statistics",
+            expected="at least one layer",
+            got="none",
+            hint="unit_statistics(model, guide, batches)",
+        )
+    return layers
 
 
 def _numpy(value: Tensor) -> Array:

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyro_vdn.diagnostics import _heat, _unit_panels
-from pyro_vdn.diagnostics._checks import as_array, check_layers
+from pyro_vdn.diagnostics._checks import as_array
 from pyro_vdn.diagnostics._figure import new_figure, style
 from pyro_vdn.diagnostics.collapse import CollapseReport
 from pyro_vdn.diagnostics.history import TrainingHistory
-from pyro_vdn.diagnostics.statistics import UnitStatistics, band_bounds
+from pyro_vdn.diagnostics.statistics import UnitStatistics, band_bounds, by_layer
 from pyro_vdn.diagnostics.symptoms import CollapseThresholds
 from pyro_vdn.errors import InputError
 
@@ -100,8 +100,7 @@ def plot_contraction(statistics: Mapping[str, UnitStatistics] | UnitStatistics) 
         >>> len(plot_contraction(UnitStatistics.of(seen[""])).axes)
         1
     """
-    layers = {"": statistics} if isinstance(statistics, UnitStatistics) else dict(statistics)
-    check_layers("statistics", (), layers)
+    layers = by_layer(statistics)
     columns = min(3, len(layers))
     lines = -(-len(layers) // columns)
     figure = new_figure(1.0 + 3.6 * lines)

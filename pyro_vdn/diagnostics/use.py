@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics._checks import check_layers
+from pyro_vdn.diagnostics._checks import check_layers, check_runs
 from pyro_vdn.diagnostics._rows import Batches, Rows, own_noise
 from pyro_vdn.diagnostics.statistics import Use
 from pyro_vdn.infer import log_density
@@ -97,6 +97,7 @@ def downstream_use(
             return joint.double()
 
         units = _units(guide, inputs)
+        check_runs(units)
         paths = list(units if layers is None else layers)
         check_layers("layers", paths, units)
         return {path: _use(log_likelihood, path, units[path], y.device) for path in paths}

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pyro_vdn.diagnostics import UnitStatistics
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Run models in float64; the other tests here choose the dtype of each array."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -95,6 +95,8 @@ class Thermostat(Controller):
         model: The model, or its layers by path.
         low: Least KL of a unit, in nats per row, positive.
         high: Largest KL of a unit.
+        margin: Factor by which it steers inside the range, at least 1: it aims at
+            `[low * margin, high / margin]`, so that a unit that presses against an end stays within.
         rate: Step of `log beta` per unit of error.
         initial_weight: Weight at the start.
         bounds: Least and largest weight.
@@ -126,10 +128,11 @@ class Thermostat(Controller):
         *,
         low: float = 0.05,
         high: float = 1.5,
+        margin: float = 1.25,
         rate: float = 0.2,
         initial_weight: float = 1e-2,
         bounds: tuple[float, float] = (1e-6, 10.0),
-        ratio: tuple[float, float] = (0.05, 20.0),
+        ratio: tuple[float, float] = (0.001, 1000.0),
         dead: float = 1e-4,
         release: float = 0.5,
         every: int = 10,
@@ -140,6 +143,7 @@ class Thermostat(Controller):
         check_range("low", low, 0.0, above=True)
         check_order("low", low, "high", high)
         check_order("dead", dead, "low", low)
+        check_range("margin", margin, 1.0, (high / low) ** 0.5)
         check_range("rate", rate, 0.0, above=True)
         check_range("release", release, 0.0, 1.0, above=True)
         for name, (least, most) in (("bounds", bounds), ("ratio", ratio)):
@@ -152,8 +156,8 @@ class Thermostat(Controller):
             _check_ceiling(path, initial_scale_cost(layer), high)
         self.low, self.high = low, high
         self.rule = {
-            "low": low,
-            "high": high,
+            "low": low * margin,
+            "high": high / margin,
             "rate": rate,
             "dead": dead,
             "release": release,

@@ -1,16 +1,26 @@
 """Training runs on Lightning: `fit`, evaluation, recipes and run folders (extra ``train``)."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from pyro_vdn.train.checkpoint import load_checkpoint, save_checkpoint
 from pyro_vdn.train.default_loss import default_loss
 from pyro_vdn.train.evaluate import Evaluation, Metrics, evaluate, evaluate_fully
 from pyro_vdn.train.fit import FitResult, fit
+from pyro_vdn.train.lightning import import_lightning
 from pyro_vdn.train.options import FitOptions
 from pyro_vdn.train.parameters import count_parameters
 
+if TYPE_CHECKING:
+    from pyro_vdn.train.control import ControlCallback
+    from pyro_vdn.train.history import HistoryCallback
+
 __all__ = [
+    "ControlCallback",
     "Evaluation",
     "FitOptions",
     "FitResult",
+    "HistoryCallback",
     "Metrics",
     "count_parameters",
     "default_loss",
@@ -20,3 +30,13 @@ __all__ = [
     "load_checkpoint",
     "save_checkpoint",
 ]
+
+_CALLBACKS = {"ControlCallback": "control", "HistoryCallback": "history"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a callback, and Lightning with it, when it is first asked for."""
+    if name not in _CALLBACKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_lightning()
+    return getattr(import_module(f"{__name__}.{_CALLBACKS[name]}"), name)

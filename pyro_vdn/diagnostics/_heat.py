@@ -56,7 +56,8 @@ def edges(steps: Array) -> Array:
     if len(steps) == 1:
         return np.array([steps[0] - 0.5, steps[0] + 0.5])
     between = 0.5 * (steps[1:] + steps[:-1])
-    return np.r_[steps[0] - (between[0] - steps[0]), between, steps[-1] + (steps[-1] - between[-1])]
+    ends = 2 * steps[:1] - between[:1], 2 * steps[-1:] - between[-1:]
+    return np.concatenate([ends[0], between, ends[1]])
 
 
 def draw_heat(axes: Axes, steps: Array, values: Array, **colours: Any) -> Any:

@@ -24,7 +24,7 @@ ROWS, FEATURES, UNITS = 37, 3, 5
 
 
 class Net(pyro.nn.PyroModule):  # type: ignore[misc]
-    """Neurons with a scale per input, under a learned prior."""
+    """Neurons with a scale per input, behind dropout that evaluation must switch off."""
 
     def __init__(self, prior: nn.Module | None = None, latent_dim: int = 1) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Net(pyro.nn.PyroModule):  # type: ignore[misc]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
         with pyro.plate("data", len(x), dim=-2):
-            z = self.dropout(self.neurons(x))
+            z = self.neurons(self.dropout(x))
             return pyro.sample("y", dist.Normal(z.sum(-1, keepdim=True), 1.0), obs=y)
 
 

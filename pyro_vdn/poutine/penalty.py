@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import pyro
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
@@ -16,7 +17,7 @@ from pyro_vdn.nn.sites import (
     POSTERIOR,
     PRIOR,
     Message,
-    is_neuron,
+    latent_site,
     layer_of,
     penalty_site,
 )
@@ -57,17 +58,42 @@ class PenaltyMessenger(NeuronMessenger):
         """Leave the site itself as it is."""
 
     def _pyro_post_sample(self, msg: Message) -> None:
-        if not is_neuron(msg) or msg["is_observed"]:
-            return
         path = layer_of(msg["name"])
-        if path not in self.costs:
+        if path not in self.costs or msg["name"] != latent_site(path) or msg["mask"] is False:
             return
-        prior = msg["infer"].get(PRIOR, msg["fn"])
-        cost = self.costs[path](msg["infer"][POSTERIOR](), prior)
+        cost = self._cost(path, msg)
         infer = {PENALTY: True, **({KL_TERM: True} if self.part_of_kl else {})}
         # What `pyro.factor` does, and a mark by which a loss knows a penalty from an observation.
         unit = dist.Unit((-cost).expand(msg["fn"].batch_shape), validate_args=False)
         pyro.sample(penalty_site(path, self.name), unit, obs=unit.sample(), infer=infer)
+
+    def _cost(self, path: str, msg: Message) -> Tensor:
+        """Return the cost per unit, nothing where the neurons are observed."""
+        if msg["is_observed"]:
+            observed: Tensor = msg["value"]
+            return observed.new_zeros(msg["fn"].batch_shape[-1:])
+        if POSTERIOR not in msg["infer"]:
+            raise InputError(
+                f"penalty '{self.name}' of layer '{path}'",
+                expected="neurons drawn from the posterior that their layer offers",
+                got="draws of another guide",
+                hint="NeuronGuide(model), which takes the offers",
+            )
+        cost = self.costs[path](msg["infer"][POSTERIOR](), msg["infer"].get(PRIOR, msg["fn"]))
+        _check_cost(f"cost of layer '{path}'", cost, msg["fn"].batch_shape[-1])
+        return cost
+
+
+def _check_cost(what: str, cost: Any, num_units: int) -> None:
+    if isinstance(cost, Tensor) and cost.shape in (torch.Size([]), torch.Size([num_units])):
+        return
+    got = f"shape {tuple(cost.shape)}" if isinstance(cost, Tensor) else type(cost).__name__
+    raise InputError(
+        what,
+        expected=f"a tensor of shape ({num_units},)",
+        got=got,
+        hint="a mean over rows, as in `posterior.mean.square().mean(0)`",
+    )
 
 
 def penalize(
@@ -82,7 +108,8 @@ def penalize(
     Each named layer gets a site ``<attribute path>.<name>``, a `pyro.factor` in the neuron plate.
     It stands in the plates of the neurons, so that a penalty per row keeps its size beside a
     likelihood per row, and a subsample is scaled up like any other term. The single-pass losses
-    report it apart (`Terms.penalty`), and it is no part of the true ELBO.
+    report it apart (`Terms.penalty`), and it is no part of the true ELBO. Neurons that are observed
+    pay nothing, and under a mask of False, as in `Predictive`, there is no such site.
 
     Args:
         model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``
@@ -96,7 +123,8 @@ def penalize(
         The wrapped program, or the effect.
 
     Raises:
-        InputError: When no costs are given.
+        InputError: When no costs are given; and, when it runs, for a cost of another shape, or
+            neurons drawn by a guide that does not take their layer's offer.
 
     Example:
         >>> import torch

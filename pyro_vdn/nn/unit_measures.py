@@ -82,14 +82,24 @@ def over_rows(values: Tensor, units: int) -> Tensor:
         units: Number of units.
     """
     width = values.shape[-1] if values.dim() else 1
-    return values.reshape(-1, width).mean(0).expand(units)
+    rows = precise(values).reshape(-1, width)
+    return (rows.sum(0) / max(len(rows), 1)).expand(units)
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return values, `(...)`, in single precision at least: half rounds and overflows in sums.
+
+    Args:
+        values: Values of any floating dtype.
+    """
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def _energy(posterior: dist.Distribution) -> Tensor:
     units = posterior.batch_shape[-1]
     if posterior.event_dim:
-        return over_rows(posterior.mean.square().mean(-1), units)
-    mean = unexpanded(posterior.mean)
+        return over_rows(precise(posterior.mean).square().mean(-1), units)
+    mean = precise(unexpanded(posterior.mean))
     if mean.dim() == 0:
         return mean.square().expand(units)
     energy: Tensor = _MeanSquare.apply(  # type: ignore[no-untyped-call]
@@ -105,7 +115,8 @@ class _MeanSquare(torch.autograd.Function):
 
     @staticmethod
     def forward(values: Tensor) -> Tensor:
-        return (values * values).mean(0)
+        total: Tensor = (values * values).sum(0)
+        return total / max(len(values), 1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -114,4 +125,5 @@ class _MeanSquare(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (values,) = ctx.saved_tensors
-        return values * (grad * (2 / max(len(values), 1)))
+        scaled: Tensor = values * (grad * (2 / max(len(values), 1)))
+        return scaled

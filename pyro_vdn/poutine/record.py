@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_vdn.nn.divergence import neuron_kl
 from pyro_vdn.nn.normals import unexpanded
 from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, is_neuron, layer_of
+from pyro_vdn.nn.unit_measures import precise
 
 _RECORDED = "vdn_recorded"
 
@@ -43,7 +44,7 @@ class StreamingMoments:
         if rows == 0:
             return
         # What is the same for all rows, such as a scale per unit, is looked at once.
-        held = unexpanded(values).detach()
+        held = precise(unexpanded(values).detach())
         held = held.reshape(-1, held.shape[-1] if held.dim() else 1).expand(-1, values.shape[-1])
         mean = held.mean(0)
         centred = held - mean
@@ -194,7 +195,8 @@ def _squared(values: Tensor) -> Tensor:
 
 
 def _loc(distribution: dist.Distribution) -> Tensor:
-    return unexpanded(distribution.mean).detach().expand(distribution.mean.shape)
+    mean = distribution.mean
+    return precise(unexpanded(mean).detach()).expand(mean.shape)
 
 
 def _scale(distribution: dist.Distribution) -> Tensor:
@@ -203,7 +205,7 @@ def _scale(distribution: dist.Distribution) -> Tensor:
         return _scale(distribution.base_dist)
     known = isinstance(distribution, dist.Normal)
     scale: Tensor = distribution.scale if known else distribution.variance.sqrt()
-    return unexpanded(scale).detach().expand(scale.shape)
+    return precise(unexpanded(scale).detach()).expand(scale.shape)
 
 
 def record(model: Callable[..., Any] | None = None) -> Any:

@@ -131,10 +131,9 @@ def hinge(
         tensor([0.2500, 1.0000])
     """
     distance = energy - torch.clamp(energy, band.low, band.high)
+    units = (band.low, band.high) if relative else (torch.ones_like(band.low),) * 2
     with torch.no_grad():
-        below, above = torch.as_tensor(low_weight), torch.as_tensor(high_weight)
-        if relative:
-            below, above = below / band.low.square(), above / band.high.square()
+        below, above = (low_weight / units[0].square(), high_weight / units[1].square())
         weight = torch.where(energy < band.low, below, above)
     return distance.square() * weight
 

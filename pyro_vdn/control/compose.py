@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import combinations
 from typing import Any
 
 import torch
 
 from pyro_vdn.control.controller import Controller, Program, Seen
-from pyro_vdn.control.energy_band import EnergyBand
+from pyro_vdn.control.energy_band import BandCalibration, EnergyBand
 from pyro_vdn.control.free_bits import FreeBits
 from pyro_vdn.control.guard import ScaleGuard
 from pyro_vdn.control.homeostat import Homeostat
@@ -17,6 +17,7 @@ from pyro_vdn.control.layers import scale_cost
 from pyro_vdn.control.projection import Projection
 from pyro_vdn.control.thermostat import Thermostat
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn import StandardNormal
 
 
 class Composed(Controller):
@@ -49,7 +50,8 @@ class Composed(Controller):
                 one.observe(seen)
 
     def act(self) -> None:
-        """Let every controller act, in order."""
+        """Count a step and let every controller act, in order."""
+        self.step += 1
         for one in self.controllers:
             one.act()
 
@@ -69,11 +71,15 @@ class Composed(Controller):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all controllers, in order."""
-        return {"controllers": [one.state_dict() for one in self.controllers]}
+        return {"step": self.step, "controllers": [one.state_dict() for one in self.controllers]}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned, for the same controllers in the same order."""
-        states = state["controllers"]
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise `InputError` for the state of other controllers, or of another order.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        states = state.get("controllers", ())
         if len(states) != len(self.controllers):
             raise InputError(
                 "state",
@@ -82,6 +88,20 @@ class Composed(Controller):
                 hint="compose the controllers that the run was started with",
             )
         for one, own in zip(self.controllers, states, strict=True):
+            one.check_state(own)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned, for the same controllers in the same order.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Raises:
+            InputError: For the state of other controllers; then none is changed.
+        """
+        self.check_state(state)
+        self.step = int(state["step"])
+        for one, own in zip(self.controllers, state["controllers"], strict=True):
             one.load_state_dict(own)
 
 
@@ -106,7 +126,8 @@ def compose(*controllers: Controller) -> Composed:
         One controller.
 
     Raises:
-        InputError: For two that rescale the same rows, or ranges that no unit can satisfy.
+        InputError: For two that do the same to a layer, or ranges that no unit with a standard
+            normal prior can satisfy.
 
     Example:
         >>> from pyro_vdn.models import Regression
@@ -134,35 +155,60 @@ def compose(*controllers: Controller) -> Composed:
     return Composed(*flat)
 
 
+#: Controllers of which a layer can have but one.
+_HANDS: tuple[tuple[str, tuple[type[Controller], ...]], ...] = (
+    ("rescales the rows", (Homeostat, Projection)),
+    ("regulates the KL weights", (Thermostat,)),
+    ("penalises the energies", (EnergyBand,)),
+    ("moves the band", (BandCalibration,)),
+    ("frees the bits", (FreeBits,)),
+    ("guards the scales", (ScaleGuard,)),
+)
+
+
 def _refuse_two_hands(controllers: list[Controller]) -> None:
-    hands = [one for one in controllers if isinstance(one, (Homeostat, Projection))]
-    for first, second in pairwise(hands):
-        shared = sorted(set(first.layers) & set(second.layers))
-        if shared:
-            raise InputError(
-                "controllers",
-                expected=f"one controller that rescales the rows of layer '{shared[0]}'",
-                got=f"{type(first).__name__} and {type(second).__name__}",
-                hint="keep one of them: each would act on energies that the other has changed",
-            )
+    for deed, kinds in _HANDS:
+        for first, second in combinations([c for c in controllers if isinstance(c, kinds)], 2):
+            shared = _shared(first, second)
+            if shared:
+                raise InputError(
+                    "controllers",
+                    expected=f"one controller that {deed} of layer '{shared[0]}'",
+                    got=f"{type(first).__name__} and {type(second).__name__}",
+                    hint="keep one of them: each would act on what the other has changed",
+                )
+
+
+def _shared(first: Controller, second: Controller) -> list[str]:
+    return sorted(set(first.layers) & set(second.layers))
 
 
 def _refuse_contradiction(thermostat: Thermostat, other: Controller) -> None:
-    """Refuse ranges that no unit with a unit prior could satisfy together."""
-    least, what = 0.0, ""
+    """Refuse ranges that no unit with a standard normal prior could satisfy together."""
+    for path in _shared(thermostat, other):
+        layer = thermostat.layers[path]
+        if not isinstance(layer.prior, StandardNormal):
+            continue
+        least, what = _least_kl(other, path, layer.shape.latent_dim)
+        if least > thermostat.high:
+            raise InputError(
+                "controllers",
+                expected=f"a thermostat with high of at least {least:.3g} nats at layer '{path}', "
+                f"since {what} that much",
+                got=f"high={thermostat.high:g}",
+                hint=f"Thermostat(high={1.5 * least:.2g}), or change the {type(other).__name__}",
+            )
+
+
+def _least_kl(other: Controller, path: str, latent_dim: int) -> tuple[float, str]:
+    """Return the least KL per unit, in nats, that a controller leaves room for, and why."""
     if isinstance(other, (EnergyBand, Homeostat, Projection)):
-        least = max(float(band.low.max()) for band in other.bands.values()) / 2
-        what = f"a unit at the lower bound {2 * least:g} of its energy band costs"
-    elif isinstance(other, ScaleGuard):
+        low = float(other.bands[path].low.max())
+        return latent_dim * low / 2, f"a unit at the lower bound {low:g} of its energy band costs"
+    if isinstance(other, ScaleGuard):
         nearest = torch.tensor(1.0).clamp(other.floor, other.ceiling)
-        least = float(scale_cost(nearest))
-        what = f"the scale {nearest.item():g} inside the guards costs"
-    elif isinstance(other, FreeBits):
-        least, what = other.bits, "the free bits are"
-    if least > thermostat.high:
-        raise InputError(
-            "controllers",
-            expected=f"a thermostat with high of at least {least:.3g} nats, since {what} that much",
-            got=f"high={thermostat.high:g}",
-            hint=f"Thermostat(high={1.5 * least:.2g}), or change the {type(other).__name__}",
-        )
+        cost = latent_dim * float(scale_cost(nearest))
+        return cost, f"the scale {nearest.item():g} inside the guards costs"
+    if isinstance(other, FreeBits):
+        return other.bits, "the free bits are"
+    return 0.0, ""

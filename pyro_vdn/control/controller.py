@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.control.checks import check_range
-from pyro_vdn.control.layers import Controlled, neuron_layers
+from pyro_vdn.control.layers import Controlled, like_layer, neuron_layers
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.poutine import LayerRecord
@@ -108,16 +108,29 @@ class Controller(ABC):
                     type(self).__name__,
                     expected=f"a record of layer '{path}'",
                     got=f"records of {sorted(seen)}",
-                    hint="run the step inside `with record() as seen:`, and name layers as it does "
-                    'by giving the controller {"path": layer}',
+                    hint="train with NeuronGuide inside `with watch(controller):`, and name layers "
+                    'as `record` does by giving the controller {"path": layer}',
                 )
             yield path, seen[path]
 
-    def average(self, quantity: str, path: str, values: Tensor) -> None:
-        """Move the running average of a quantity, `(num_units,)`, toward new values."""
+    def average(
+        self, quantity: str, path: str, values: Tensor, *, momentum: float | None = None
+    ) -> None:
+        """Move the running average of a quantity toward new values; what is not finite is skipped.
+
+        Args:
+            quantity: Name of the quantity.
+            path: Path of the layer.
+            values: What was observed, `(num_units,)`.
+            momentum: Weight of the new values, in (0, 1]; by default that of the controller.
+        """
         averages = self.memory.setdefault(quantity, {})
-        old = averages.get(path)
-        averages[path] = values.clone() if old is None else torch.lerp(old, values, self.momentum)
+        if path in averages:
+            old = averages[path]
+            moved = torch.lerp(old, values, self.momentum if momentum is None else momentum)
+            averages[path] = torch.where(moved.isfinite(), moved, old)
+        elif bool(values.isfinite().all()):
+            averages[path] = values.clone()
 
     def recall(self, quantity: str, path: str) -> Tensor | None:
         """Return what is remembered of a quantity at a layer, or None."""
@@ -130,15 +143,43 @@ class Controller(ABC):
                 value.data = value.to(device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return step and memory, all that a resumed run needs."""
+        """Return whose state it is, step and memory: all that a resumed run needs."""
         memory = {
             quantity: {path: value.clone() for path, value in values.items()}
             for quantity, values in self.memory.items()
         }
-        return {"step": self.step, "memory": memory}
+        return {**self._identity(), "step": self.step, "memory": memory}
+
+    def _identity(self) -> dict[str, Any]:
+        units = {path: layer.shape.num_units for path, layer in self.layers.items()}
+        return {"controller": type(self).__name__, "units": units}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise `InputError` for the state of another controller, or of other layers.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        own = self._identity()
+        theirs = {key: state.get(key) for key in own}
+        if theirs != own:
+            raise InputError(
+                "state",
+                expected=f"that of a {own['controller']} of layers with units {own['units']}",
+                got=f"that of a {theirs['controller']} of {theirs['units']}",
+                hint="build the controllers that the run was started with",
+            )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned; live tensors stay the same objects."""
+        """Continue from what `state_dict` returned; live tensors stay the same objects.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Raises:
+            InputError: For the state of another controller, or of other layers.
+        """
+        self.check_state(state)
         self.step = int(state["step"])
         for quantity in {*self.memory, *state["memory"]}:
             own = self.memory.setdefault(quantity, {})
@@ -149,4 +190,4 @@ class Controller(ABC):
                 if path in own:
                     own[path].copy_(value)
                 else:
-                    own[path] = value.clone()
+                    own[path] = value.to(like_layer(self.layers[path]).device, copy=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vdn.control.band import Band, calibration_factor, hinge, homogeneous_band
 from pyro_vdn.control.checks import check_range
 from pyro_vdn.control.controller import Controller, Program, Seen
-from pyro_vdn.control.layers import Controlled
+from pyro_vdn.control.layers import Controlled, like_layer
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import VariationalNeurons
 from pyro_vdn.nn.unit_measures import unit_energy
@@ -42,21 +42,46 @@ def bands_of(layers: Mapping[str, VariationalNeurons], band: BandChoice) -> dict
     """
     if isinstance(band, (int, float)):
         band = partial(homogeneous_band, target=float(band))
+    if not (callable(band) or isinstance(band, Mapping)):
+        raise InputError(
+            "band",
+            expected="bands by layer path, a function from the number of units, or a target",
+            got=f"a {type(band).__name__}",
+            hint=f'band={{"{next(iter(layers))}": homogeneous_band(num_units, 0.1)}}',
+        )
     bands = {}
     for path, layer in layers.items():
         units = layer.shape.num_units
-        one = band(units) if callable(band) else band.get(path)
-        if one is None or any(part.shape != (units,) for part in one):
-            got = "none" if one is None else f"shapes {[tuple(part.shape) for part in one]}"
-            raise InputError(
-                f"band of layer '{path}'",
-                expected=f"bounds and targets of shape ({units},)",
-                got=got,
-                hint=f"homogeneous_band({units}, target=0.1)",
-            )
-        like = next(iter(layer.parameters()), torch.zeros(()))
-        bands[path] = Band(*(part.to(like) for part in one))
+        one = check_band(path, band(units) if callable(band) else band.get(path), units)
+        bands[path] = Band(*(part.to(like_layer(layer)) for part in one))
     return bands
+
+
+def check_band(path: str, band: Band | None, num_units: int) -> Band:
+    """Return a band, or raise `InputError` where it does not fit a layer.
+
+    Args:
+        path: Path of the layer.
+        band: Its band, None where there is none.
+        num_units: Number of its units.
+    """
+    if band is None:
+        got = "none"
+    elif any(part.shape != (num_units,) for part in band):
+        got = f"shapes {[tuple(part.shape) for part in band]}"
+    else:
+        low, high, target = band
+        fine = (low > 0) & (low <= target) & (target <= high) & (low < high) & high.isfinite()
+        if bool(fine.all()):
+            return band
+        unit = int((~fine).nonzero()[0])
+        got = f"{low[unit]:g}, {high[unit]:g} and {target[unit]:g} at unit {unit}"
+    raise InputError(
+        f"band of layer '{path}'",
+        expected=f"low, high and target of shape ({num_units},), 0 < low <= target <= high",
+        got=got,
+        hint=f"homogeneous_band({num_units}, target=0.1)",
+    )
 
 
 def move_bands(bands: Mapping[str, Band], device: torch.device | str) -> None:
@@ -78,8 +103,8 @@ class EnergyBand(Controller):
     linearly to 1. While more than `crowd` of a layer's units lie below their band, being above
     counts less: there a few loud units are no harm yet.
 
-    ``wrap(model)`` puts the penalty into the loss; it acts on every loss and needs no more. To
-    `observe` is needed for the crowd alone.
+    ``wrap(model)`` puts the penalty into the loss. To `observe` is needed for the crowd alone, and
+    to `act` for the ramp, which counts steps.
 
     Args:
         model: The model, or its layers by path.
@@ -90,7 +115,7 @@ class EnergyBand(Controller):
         low_weight: Factor on being below.
         high_weight: Factor on being above.
         ramp: Steps until the penalty has its full weight.
-        crowd: Share of units below band from which on `crowd_high_weight` applies.
+        crowd: Share of units below band above which `crowd_high_weight` applies.
         crowd_high_weight: Factor on being above meanwhile.
         every: Steps from one look at the crowd to the next.
 
@@ -200,7 +225,7 @@ class BandCalibration(Controller):
         momentum: Weight of a new observation in the running average of the energies.
 
     Raises:
-        InputError: For a number outside its range.
+        InputError: For a number outside its range, or a band that does not fit its layer.
 
     Example:
         >>> from pyro_vdn.models import Regression
@@ -230,7 +255,8 @@ class BandCalibration(Controller):
             "high_share": high_share,
             "largest": largest,
         }
-        for path in self.layers:
+        for path, layer in self.layers.items():
+            check_band(path, bands.get(path), layer.shape.num_units)
             calibration_factor(bands[path].target, bands[path], **self.settings)  # checks them
         self.memory = {
             part: {path: getattr(bands[path], part) for path in self.layers}

@@ -109,7 +109,7 @@ class ScaleGuard(Controller):
         """Average each unit's KL, and keep its latest mean scale."""
         for path, record in self.records(seen):
             self.average("kl", path, record.kl.mean)
-            self.memory.setdefault("scale", {})[path] = record.scale.mean.clone()
+            self.average("scale", path, record.scale.mean, momentum=1.0)
 
     def change(self, path: str) -> None:
         """Bring the layer's scales within the guards."""

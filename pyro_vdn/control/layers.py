@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import VariationalNeurons
+from pyro_vdn.poutine.clamp import is_normal
 
 #: A Pyro program that is a module, bare or wrapped in effects; or its layers by attribute path.
 Controlled: TypeAlias = Callable[..., Any] | Mapping[str, VariationalNeurons]
@@ -35,7 +36,7 @@ def neuron_layers(model: Controlled) -> dict[str, VariationalNeurons]:
         ['neurons']
     """
     if isinstance(model, Mapping):
-        layers = dict(model)
+        layers = {path: _checked(path, layer) for path, layer in model.items()}
     else:
         module = pyro.poutine.unwrap(model)
         parts = module.named_modules() if isinstance(module, nn.Module) else ()
@@ -50,6 +51,26 @@ def neuron_layers(model: Controlled) -> dict[str, VariationalNeurons]:
     return layers
 
 
+def _checked(path: str, layer: Any) -> VariationalNeurons:
+    if isinstance(layer, VariationalNeurons):
+        return layer
+    raise InputError(
+        f"layer '{path}'",
+        expected="VariationalNeurons",
+        got=type(layer).__name__,
+        hint="neuron_layers(model), or name those you mean",
+    )
+
+
+def like_layer(layer: VariationalNeurons) -> Tensor:
+    """Return a tensor with the dtype and on the device of a layer.
+
+    Args:
+        layer: A layer of neurons.
+    """
+    return next(iter(layer.parameters()), torch.zeros(())).detach()
+
+
 def initial_scale_cost(layer: VariationalNeurons) -> tuple[float, float] | None:
     r"""Return the scale that a layer starts with and what it costs alone.
 
@@ -61,7 +82,7 @@ def initial_scale_cost(layer: VariationalNeurons) -> tuple[float, float] | None:
 
     Returns:
         The initial scale and its cost in nats, or None for a posterior without
-        ``initial_scale``.
+        ``initial_scale`` or a prior that is not normal.
 
     Example:
         >>> layer = VariationalNeurons(3, 4)
@@ -72,9 +93,10 @@ def initial_scale_cost(layer: VariationalNeurons) -> tuple[float, float] | None:
     scale = getattr(layer.posterior, "initial_scale", None)
     if scale is None:
         return None
-    weight = next(iter(layer.posterior.parameters()), torch.zeros(()))
     with torch.no_grad():
-        prior = layer.prior(weight.new_zeros(1, layer.shape.in_features))
+        prior = layer.prior(like_layer(layer).new_zeros(1, layer.shape.in_features))
+        if not is_normal(prior):
+            return None
         cost = scale_cost(scale / prior.variance.sqrt())
     return scale, float(cost.mean()) * layer.shape.latent_dim
 

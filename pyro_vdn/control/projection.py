@@ -92,9 +92,7 @@ class Projection(Controller):
             count = torch.ones_like(record.kl.mean[:1]) if count is None else count + 1
             self.memory.setdefault("batches", {})[path] = count
             for name, value in (("mu2", record.energy.mean), ("scale", record.scale.mean)):
-                before = self.recall(name, path)
-                mean = value if before is None else before + (value - before) / count
-                self.memory.setdefault(name, {})[path] = mean.clone()
+                self.average(name, path, value, momentum=1 / count.item())
 
     def change(self, path: str) -> None:
         """Project the layer's energies and begin a new measurement."""

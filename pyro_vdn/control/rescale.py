@@ -140,12 +140,11 @@ def _weights(reader: Reader) -> list[Tensor]:
     if isinstance(reader, LinearReadout):
         return [reader.linear.weight]
     posterior, prior = reader.posterior, reader.prior
-    weights = []
-    if isinstance(posterior, NormalPosterior) and isinstance(posterior.loc, nn.Linear):
-        weights.append(posterior.loc.weight)
-        head = posterior.raw_scale
-        first = head[0] if isinstance(head, nn.Sequential) else head
-        weights += [first.weight] if isinstance(first, nn.Linear) else []
+    if not (isinstance(posterior, NormalPosterior) and isinstance(posterior.loc, nn.Linear)):
+        return []  # it reads the layer in ways that no weight undoes
+    head = posterior.raw_scale
+    first = head[0] if isinstance(head, nn.Sequential) else head
+    weights = [posterior.loc.weight, *([first.weight] if isinstance(first, nn.Linear) else [])]
     if isinstance(prior, ConditionalNormal):
         weights += [prior.loc.weight, prior.raw_scale.weight]
     if reader.local_decoder is not None:

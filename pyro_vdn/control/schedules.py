@@ -8,7 +8,7 @@ import torch
 
 from pyro_vdn.control.checks import check_range
 from pyro_vdn.control.controller import Controller, Program, Seen
-from pyro_vdn.control.layers import Controlled
+from pyro_vdn.control.layers import Controlled, like_layer
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.poutine import kl_weight
 
@@ -64,9 +64,9 @@ def cyclical_warmup(
 
 
 class KLSchedule(Controller):
-    """Lets the KL weight of all units follow a schedule.
+    """Lets the KL weight of its layers follow a schedule.
 
-    ``wrap(model)`` is ``kl_weight(model, schedule.weight)`` with a live weight. Weights multiply: a
+    ``wrap(model)`` is `kl_weight` with one live weight for all of them. Weights multiply: a
     `Thermostat` or another `kl_weight` beside it keeps its own.
 
     Args:
@@ -74,7 +74,7 @@ class KLSchedule(Controller):
         schedule: From the number of steps taken to the weight.
 
     Raises:
-        InputError: For a schedule that starts with a weight that is negative or not finite.
+        InputError: For a weight that is negative or not finite, at the start or later.
 
     Example:
         >>> from functools import partial
@@ -88,9 +88,8 @@ class KLSchedule(Controller):
     def __init__(self, model: Controlled, schedule: Schedule) -> None:
         super().__init__(model)
         self.schedule = schedule
-        first = next(iter(self.layers.values()))
-        like = next(iter(first.parameters()), torch.zeros(()))
-        self.memory = {"weight": {"": like.detach().new_tensor(self._value())}}
+        like = like_layer(next(iter(self.layers.values())))
+        self.memory = {"weight": {"": like.new_tensor(self._value())}}
 
     @property
     def weight(self) -> torch.Tensor:
@@ -119,5 +118,5 @@ class KLSchedule(Controller):
 
     def wrap(self, model: Program) -> Program:
         """Return the model with the live weight on its KL."""
-        wrapped: Program = kl_weight(model, self.weight)
+        wrapped: Program = kl_weight(model, dict.fromkeys(self.layers, self.weight))
         return wrapped

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_vdn.control.checks import check_order, check_range
 from pyro_vdn.control.controller import Controller, Program, Seen
-from pyro_vdn.control.layers import Controlled, initial_scale_cost
+from pyro_vdn.control.layers import Controlled, initial_scale_cost, like_layer
 from pyro_vdn.errors import InputError
 from pyro_vdn.poutine import kl_weight
 
@@ -51,8 +51,8 @@ def regulated_weight(
     r"""Return the KL weights of the next steps.
 
     `log beta_i` moves by `rate * range_error(KL_i)`; the weight of a dead unit is multiplied by
-    `release` instead. Then every weight is kept within `bounds`, within `ratio` times the mean
-    weight, and, since that may leave them, within `bounds` again.
+    `release` instead. Then every weight is kept within `bounds`, and within `ratio` times the mean
+    weight, which does not lead out of them.
 
     Args:
         weight: Weights `beta`, `(num_units,)`.
@@ -61,7 +61,7 @@ def regulated_weight(
         high: Upper bound of the KL.
         rate: Step of `log beta` per unit of error.
         dead: KL below which a unit is dead.
-        release: Factor on the weight of a dead unit, in (0, 1).
+        release: Factor on the weight of a dead unit, in (0, 1].
         bounds: Least and largest weight.
         ratio: Least and largest weight as multiples of the mean weight.
 
@@ -78,7 +78,7 @@ def regulated_weight(
     moved = weight * (rate * range_error(kl, low, high)).exp()
     moved = torch.where(kl < dead, weight * release, moved).clamp(*bounds)
     mean = moved.mean()
-    return moved.clamp(ratio[0] * mean, ratio[1] * mean).clamp(*bounds)
+    return moved.clamp(ratio[0] * mean, ratio[1] * mean)
 
 
 class Thermostat(Controller):
@@ -96,13 +96,13 @@ class Thermostat(Controller):
         low: Least KL of a unit, in nats per row, positive.
         high: Largest KL of a unit.
         margin: Factor by which it steers inside the range, at least 1: it aims at
-            `[low * margin, high / margin]`, so that a unit that presses against an end stays within.
+            `[low * margin, high / margin]`, so that a unit that presses against an end stays in it.
         rate: Step of `log beta` per unit of error.
         initial_weight: Weight at the start.
         bounds: Least and largest weight.
         ratio: Least and largest weight as multiples of the layer's mean weight.
         dead: KL in nats below which a unit is dead.
-        release: Factor on a dead unit's weight at every act, in (0, 1).
+        release: Factor on a dead unit's weight at every act, in (0, 1].
         every: Steps from one act to the next.
         warmup: Steps before the first.
         momentum: Weight of a new observation in the running average of the KL.
@@ -143,7 +143,8 @@ class Thermostat(Controller):
         check_range("low", low, 0.0, above=True)
         check_order("low", low, "high", high)
         check_order("dead", dead, "low", low)
-        check_range("margin", margin, 1.0, (high / low) ** 0.5)
+        check_range("margin", margin, 1.0)
+        _check_margin(margin, low, high)
         check_range("rate", rate, 0.0, above=True)
         check_range("release", release, 0.0, 1.0, above=True)
         for name, (least, most) in (("bounds", bounds), ("ratio", ratio)):
@@ -166,9 +167,7 @@ class Thermostat(Controller):
         }
         #: Live KL weights by layer path, `(num_units,)` each.
         self.weights: dict[str, Tensor] = {
-            path: next(iter(layer.parameters()), torch.zeros(()))
-            .detach()
-            .new_full((layer.shape.num_units,), initial_weight)
+            path: like_layer(layer).new_full((layer.shape.num_units,), initial_weight)
             for path, layer in self.layers.items()
         }
         self.memory = {"weight": self.weights}
@@ -189,6 +188,19 @@ class Thermostat(Controller):
         """Return the model with the live weights on its KL."""
         wrapped: Program = kl_weight(model, self.weights)
         return wrapped
+
+
+def _check_margin(margin: float, low: float, high: float) -> None:
+    largest = (high / low) ** 0.5
+    if margin <= largest * (1 + 1e-9):
+        return
+    raise InputError(
+        "margin",
+        expected=f"at most {largest:.4g}, which leaves no room between low = {low:g} and "
+        f"high = {high:g}",
+        got=f"{margin:g}",
+        hint=f"margin={largest**0.5:.3g}, or a wider range",
+    )
 
 
 def _check_ceiling(path: str, cost: tuple[float, float] | None, high: float) -> None:

@@ -14,14 +14,13 @@ from pyro_vdn.diagnostics._figure import (
     INK,
     MUTED,
     WARM,
-    legend,
     style,
     whole_numbers,
 )
 from pyro_vdn.diagnostics._heat import cold_to_warm, colour_bar
 from pyro_vdn.diagnostics._panels import above_zero
 from pyro_vdn.diagnostics.statistics import UnitStatistics
-from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
+from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds, same_for_every_input
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +55,7 @@ def draw_contraction(axes: Axes, s: UnitStatistics) -> None:
     """Draw the histogram of contraction, units with the same posterior for all inputs apart."""
     known = np.isfinite(s.contraction)
     values = np.clip(s.contraction[known], -1.0, 1.0)
-    same = (s.information < CollapseThresholds.information)[known]
+    same = same_for_every_input(s, CollapseThresholds())[known]
     low = (
         -1.0 if len(values) and values.min() < -0.5 else min(0.0, np.floor(values.min() * 10) / 10)
     )
@@ -73,9 +72,8 @@ def draw_contraction(axes: Axes, s: UnitStatistics) -> None:
     axes.axvline(0.0, color=WARM, lw=1.2, ls=(0, (4, 3)), label="as wide as the prior")
     axes.set_xlim(min(low, -0.05), 1.0)
     whole_numbers(axes.yaxis)
-    axes.margins(y=0.3)
+    axes.margins(y=0.08)
     axes.grid(visible=False, axis="x")
-    legend(axes, loc="upper center", ncols=1)
 
 
 def draw_term(axes: Axes, name: str, steps: Array, values: Array, *, bottom: bool) -> None:
@@ -213,6 +211,7 @@ def _scatter(axes: Axes, report: CollapseReport, value: Callable[[UnitStatistics
 def _note(axes: Axes, y: float, text: str, side: str) -> None:
     """Write what a threshold means beside it, at the left edge."""
     where: Any = {"transform": axes.get_yaxis_transform(), "va": side, "ha": "left"}
+    where["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
     axes.text(0.012, y, text, color=MUTED, fontsize=9, **where)
 
 

@@ -161,6 +161,11 @@ def undecided(statistics: UnitStatistics, thresholds: CollapseThresholds) -> NDA
     return (size - noise < thresholds.use) & (size + noise >= thresholds.use)
 
 
+def same_for_every_input(s: UnitStatistics, t: CollapseThresholds) -> NDArray[np.bool_]:
+    """Say which units have one posterior, whatever their input, `(units,)`."""
+    return (s.information < t.information) & (s.scale_variation < t.scale_variation)
+
+
 def _variance_blow_up(s: UnitStatistics, t: CollapseThresholds) -> Symptom:
     ratio = s.scale / s.prior_scale
     return Symptom(
@@ -170,8 +175,7 @@ def _variance_blow_up(s: UnitStatistics, t: CollapseThresholds) -> Symptom:
 
 
 def _posterior_collapse(s: UnitStatistics, t: CollapseThresholds) -> Symptom:
-    silent = s.kl < t.kl
-    same = (s.information < t.information) & (s.scale_variation < t.scale_variation)
+    silent, same = s.kl < t.kl, same_for_every_input(s, t)
 
     def evidence(i: int) -> str:
         if silent[i]:

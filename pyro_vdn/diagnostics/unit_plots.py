@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vdn.diagnostics import _heat, _unit_panels
 from pyro_vdn.diagnostics._checks import as_array
-from pyro_vdn.diagnostics._figure import new_figure, style
+from pyro_vdn.diagnostics._figure import INK, new_figure, style
 from pyro_vdn.diagnostics.collapse import CollapseReport
 from pyro_vdn.diagnostics.history import TrainingHistory
 from pyro_vdn.diagnostics.statistics import UnitStatistics, band_bounds, by_layer
@@ -103,7 +103,7 @@ def plot_contraction(statistics: Mapping[str, UnitStatistics] | UnitStatistics) 
     layers = by_layer(statistics)
     columns = min(3, len(layers))
     lines = -(-len(layers) // columns)
-    figure = new_figure(1.0 + 3.6 * lines)
+    figure = new_figure(1.2 + 3.4 * lines)
     axes: Any = figure.subplots(lines, columns, squeeze=False, sharex=True)
     for panel in axes.flat[len(layers) :]:
         panel.remove()
@@ -114,6 +114,16 @@ def plot_contraction(statistics: Mapping[str, UnitStatistics] | UnitStatistics) 
         style(panel, title=title, x=x, y="units" if left else "")
         panel.tick_params(labelbottom=bottom)
         _unit_panels.draw_contraction(panel, s)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(labels),
+        fontsize=11,
+        frameon=False,
+        labelcolor=INK,
+    )
     return figure
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from pyro_vdn.diagnostics import UnitStatistics, Use, unit_statistics
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import LearnedNormal, NormalPosterior, VariationalNeurons
-from pyro_vdn.poutine import LayerRecord, deterministic, record
+from pyro_vdn.poutine import LayerRecord, deterministic, kl_weight, penalize, record
 
 ROWS, FEATURES, UNITS = 37, 3, 5
 
@@ -292,3 +292,13 @@ def test_points_and_nothing_are_refused(data: Any) -> None:
         measured(twin, data)
     with pytest.raises(InputError, match="record: expected at least one recorded row, got none"):
         UnitStatistics.of(LayerRecord())
+
+
+def test_effects_around_the_model_are_measured_through(data: Any) -> None:
+    """Weights and penalties change training, not what units do."""
+    bare = scattered(Regression(FEATURES, num_units=UNITS))
+    plain = unit_statistics(bare, NeuronGuide(bare), data)["neurons"]
+    weighted = penalize(kl_weight(bare, 0.1), {"neurons": lambda q, p: q.mean.square().mean(0)})
+    s = unit_statistics(weighted, NeuronGuide(weighted), data)["neurons"]
+    np.testing.assert_array_equal(s.kl, plain.kl)
+    np.testing.assert_allclose(s.use, plain.use)

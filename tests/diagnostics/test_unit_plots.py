@@ -121,7 +121,8 @@ def test_the_sequential_map_darkens_evenly() -> None:
 def test_contraction_has_a_panel_per_layer(
     layers: int, panels: int, table: Any, tmp_path: Path
 ) -> None:
-    s = table(contraction=[0.9, 0.2, -8.0, np.nan], information=[0.5, 0.0, 0.5, 0.5])
+    answer = {"information": [0.5, 0.0, 0.0, 0.5], "scale_variation": [0.0, 0.0, 0.1, 0.1]}
+    s = table(contraction=[0.9, 0.2, -8.0, np.nan], **answer)
     figure = plot_contraction({str(i): s for i in range(layers)} if layers > 1 else s)
     assert len(figure.axes) == panels
     answers, same = figure.axes[0].containers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from types import FunctionType, MethodType
@@ -15,15 +15,13 @@ from pyro_vdn.control import Composed, Controller
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.sites import Message, is_neuron, layer_of
 
-Program = Callable[..., Any]
-
 
 class ReachMessenger(Messenger):
     """Note what is in force at every neuron's site, to ask whether a controller's effects are.
 
-    Of a step that runs guide and model it keeps the later, the model. Effects are known by what
-    they hold, live tensors and functions, so it does not matter how they were put there: wrapped
-    around the model, inside its ``forward``, or as a context around the step.
+    Of a step that runs guide and model it keeps the later, the model. Effects are known by their
+    class and by what they hold, live tensors and functions, so it does not matter how they were put
+    there: wrapped around the model, inside its ``forward``, or as a context around the step.
 
     Example:
         >>> import torch
@@ -38,12 +36,11 @@ class ReachMessenger(Messenger):
 
     def __init__(self) -> None:
         super().__init__()
-        self._in_force: dict[str, set[Hashable]] = {}
+        self._in_force: dict[str, set[object]] = {}
 
     def _pyro_sample(self, msg: Message) -> None:
         if is_neuron(msg):
-            held = {type(one) for one in _PYRO_STACK}.union(*map(_held, _PYRO_STACK))
-            self._in_force[layer_of(msg["name"])] = held
+            self._in_force[layer_of(msg["name"])] = _all_held(_PYRO_STACK)
 
     def check(self, controller: Controller) -> None:
         """Raise `InputError` where a layer ran without the effects of a controller.
@@ -52,8 +49,7 @@ class ReachMessenger(Messenger):
             controller: A controller, or several composed.
         """
         for one in _parts(controller):
-            effects = _effects(one)
-            needed = set().union(*(_held(effect) or {type(effect)} for effect in effects))
+            needed = _all_held(_effects(one))
             for path in one.layers:
                 if not needed <= self._in_force.get(path, needed):
                     raise _out_of_reach(one, path)
@@ -85,10 +81,11 @@ def _effects(controller: Controller) -> list[Messenger]:
     return found
 
 
-def _held(value: object) -> set[Hashable]:
+def _held(value: object) -> set[object]:
     """Return what a value is known by, the same for two effects that do the same."""
     if isinstance(value, Messenger):
-        return _all_held(part for name, part in vars(value).items() if not name.startswith("_"))
+        parts = (part for name, part in vars(value).items() if not name.startswith("_"))
+        return {type(value), *_all_held(parts)}
     if isinstance(value, Mapping):
         return _all_held(value.values())
     if isinstance(value, partial):
@@ -100,8 +97,8 @@ def _held(value: object) -> set[Hashable]:
     return {(type(value), id(value))}
 
 
-def _all_held(values: Any) -> set[Hashable]:
-    return set().union(*map(_held, values))
+def _all_held(values: Iterable[object]) -> set[object]:
+    return {part for value in values for part in _held(value)}
 
 
 def _out_of_reach(controller: Controller, path: str) -> InputError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
@@ -35,6 +36,7 @@ from pyro_vdn.control import (
 )
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import LocalELBO
+from pyro_vdn.nn import VariationalNeurons
 from pyro_vdn.train import ControlCallback, FitOptions, FitResult, fit, load_checkpoint
 from pyro_vdn.train.batches import StepBatches
 
@@ -362,6 +364,22 @@ def test_presets_train(
     )
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_a_plain_function_names_its_layers(local: bool, data: Any, options: Any) -> None:
+    layer = VariationalNeurons(3, 4)
+    control = compose(thermostat({"": layer}), ScaleGuard({"": layer}))
+
+    def model(x: Tensor, y: Tensor | None = None) -> Tensor:
+        pyro.module("layer", layer)
+        with pyro.plate("data", len(x), dim=-2):
+            return pyro.sample("y", dist.Normal(layer(x).sum(-1, keepdim=True), 0.1), obs=y)
+
+    with pyro.settings.context(module_local_params=local):
+        callbacks = [ControlCallback(control)]
+        fit(control.wrap(model), *data, options=options(), callbacks=callbacks)
+    assert bool((control.controllers[0].weights[""] < 1e-2).all())
+
+
 def test_mixed_precision(data: Any, options: Any, make_model: Any) -> None:
     torch.set_default_dtype(torch.float32)
     model = make_model()
@@ -391,7 +409,9 @@ y = x[:, :1] + 0.1 * torch.randn(150, 1, generator=torch.Generator().manual_seed
 pyro.set_rng_seed(0)
 model = Regression(3, num_units=5)
 living = compose(
-    Thermostat(model, low=2.0, high=5.0, every=2), Homeostat(model, 0.1, every=3, warmup=2), Rows(model)
+    Thermostat(model, low=2.0, high=5.0, every=2),
+    Homeostat(model, 0.1, every=3, warmup=2),
+    Rows(model),
 )
 history = TrainingHistory()
 options = FitOptions(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pyro_vdn.train import FitResult, fit
 from pyro_vdn.train.problem import Problem
 
 
-def train(problem: Problem, model: Any, seed: int, label: str) -> FitResult:
+def train(
+    problem: Problem, model: Any, seed: int, label: str, callbacks: Sequence[Any] = ()
+) -> FitResult:
     """Fit a model by the recipe of its problem.
 
     Args:
@@ -16,6 +19,7 @@ def train(problem: Problem, model: Any, seed: int, label: str) -> FitResult:
         model: The program, with its effects.
         seed: Seed of batches and noise.
         label: What the progress bar says.
+        callbacks: Further Lightning callbacks.
 
     Returns:
         What `fit` returned; the model holds the best weights.
@@ -30,6 +34,7 @@ def train(problem: Problem, model: Any, seed: int, label: str) -> FitResult:
         loss=problem.recipe.loss(),
         options=problem.recipe.options(seed),
         progress=label,
+        callbacks=callbacks,
     )
     if result.interrupted:
         raise KeyboardInterrupt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -115,14 +114,11 @@ class ControlCallback(StepCallback):
 
     def _end(self, trainer: Any) -> None:
         for keep in trainer.callbacks:
-            if isinstance(keep, KeepCheckpoints) and keep.best_step is not None:
-                self._take(load_checkpoint(keep.folder / BEST))
+            if isinstance(keep, KeepCheckpoints) and (keep.folder / BEST).exists():
+                state = load_checkpoint(keep.folder / BEST)["callbacks"].get(self.state_key)
+                if state is not None:
+                    self.controller.load_state_dict(state)
         self.controller.to("cpu")  # where Lightning leaves the model
-
-    def _take(self, checkpoint: Mapping[str, Any]) -> None:
-        state = checkpoint["callbacks"].get(self.state_key)
-        if state is not None:
-            self.controller.load_state_dict(state)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse to take the place of other controllers; a run without any may be given some."""

@@ -364,6 +364,23 @@ def test_presets_train(
     )
 
 
+@pytest.mark.parametrize("stop", [[], [RaiseAt(4)]])
+def test_the_controller_moves_with_the_model(
+    stop: list[Any], data: Any, options: Any, make_model: Any
+) -> None:
+    model = make_model()
+    moves = []
+
+    class Moving(ScaleGuard):
+        def to(self, device: torch.device | str) -> None:
+            moves.append((str(device), self.step))
+            super().to(device)
+
+    callbacks = [ControlCallback(Moving(model)), *stop]
+    fit(model, *data, options=options(max_steps=5), callbacks=callbacks)
+    assert moves == [("cpu", 0), ("cpu", 4 if stop else 5)]
+
+
 @pytest.mark.parametrize("local", [False, True])
 def test_a_plain_function_names_its_layers(local: bool, data: Any, options: Any) -> None:
     layer = VariationalNeurons(3, 4)

@@ -181,10 +181,10 @@ class Controller(ABC):
         """
         self.check_state(state)
         self.step = int(state["step"])
-        for quantity in {*self.memory, *state["memory"]}:
+        for quantity in [*self.memory, *(new for new in state["memory"] if new not in self.memory)]:
             own = self.memory.setdefault(quantity, {})
             values = state["memory"].get(quantity, {})
-            for path in set(own) - set(values):
+            for path in [path for path in own if path not in values]:
                 del own[path]
             for path, value in values.items():
                 if path in own:

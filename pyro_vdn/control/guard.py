@@ -101,7 +101,7 @@ class ScaleGuard(Controller):
                     expected=f"more than the floor {posterior.min_scale:g} built into layer "
                     f"'{path}'",
                     got=f"{ceiling:g}",
-                    hint="NormalPosterior(min_scale=1e-3)",
+                    hint="ceiling=5.0, or a posterior with a smaller min_scale",
                 )
             self.posteriors[path] = posterior
 

@@ -155,9 +155,7 @@ def test_a_model_without_neurons_is_refused(model: Any) -> None:
 def test_a_layer_of_which_nothing_was_seen_is_named(
     stack: Callable[..., NeuronStack], see: Callable[..., Seen]
 ) -> None:
-    text = (
-        r"Diary: expected a record of layer 'layers.1', got records of \['layers.0'\]. Try: .*wat"
-    )
+    text = r"Diary: expected a record of layer 'layers.1', got records of \['layers.0'\]. Try: .*w"
     with pytest.raises(InputError, match=text):
         Diary(stack(num_layers=2)).observe(see())
 

@@ -140,7 +140,7 @@ def test_a_kl_without_closed_form_is_refused(stack: Stack) -> None:
 
 @pytest.mark.parametrize("bits", [0.0, -1.0, float("nan")])
 def test_bad_bits(bits: float, stack: Stack) -> None:
-    with pytest.raises(InputError, match="^bits: expected a number above 0"):
+    with pytest.raises(InputError, match=r"^bits: expected a number above 0"):
         FreeBits(stack(), bits)
 
 

@@ -248,7 +248,7 @@ def identity(scale: Any = "unit") -> VariationalNeurons:
         (
             layer(),
             {"a": nn.Linear(4, 1)},
-            r"expected readers of its 5 outputs, got Linear of \[4\]",
+            r"readers of its 5 outputs, got Linear of \[4\]",
         ),
         (layer(), {"a": LinearReadout(10, 1)}, r"got LinearReadout of \[10\] inputs"),
         (layer(latent_dim=3, pool="flatten"), {"a": nn.Linear(5, 1)}, "of its 15 outputs"),

@@ -154,6 +154,7 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
     def __init__(self) -> None:
         super().__init__()
         self._layers: dict[str, LayerRecord] = {}
+        self._mark = object()
 
     def __getitem__(self, path: str) -> LayerRecord:
         """Return the record of the layer at `path`."""
@@ -174,20 +175,35 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
     __hash__ = object.__hash__
 
     def _pyro_post_sample(self, msg: Message) -> None:
-        # A two-pass loss replays the model with the guide's infer dictionary: the mark keeps it
-        # from counting twice.
-        if not is_neuron(msg) or msg["is_observed"] or _RECORDED in msg["infer"]:
+        if not is_neuron(msg) or msg["is_observed"]:
             return
-        msg["infer"][_RECORDED] = True
+        # A two-pass loss replays the model with the guide's infer dictionary: the mark keeps this
+        # recorder from counting twice, and no other one from counting.
+        marks = msg["infer"].get(_RECORDED, frozenset())
+        if self._mark in marks:
+            return
+        msg["infer"][_RECORDED] = marks | {self._mark}
+        # With gradients, since the layer remembers it for whoever asks next.
+        posterior = msg["infer"][POSTERIOR]()
         with torch.no_grad():
-            drawn_from_posterior = PRIOR in msg["infer"]
-            posterior = msg["fn"] if drawn_from_posterior else msg["infer"][POSTERIOR]()
-            prior = msg["infer"][PRIOR] if drawn_from_posterior else msg["fn"]
-            value = msg["value"] if drawn_from_posterior else posterior.sample()
-            kl = neuron_kl(posterior, prior, value).expand(posterior.batch_shape)
             layer = self._layers.setdefault(layer_of(msg["name"]), LayerRecord())
-            prior_scale = _scale(prior).expand(posterior.batch_shape + posterior.event_shape)
-            layer.update(_loc(posterior), _scale(posterior), kl, prior_scale)
+            layer.update(*_quantities(msg, posterior))
+
+
+def _quantities(
+    msg: Message, posterior: dist.Distribution
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return location, scale, KL and the prior's scale at a neuron's site."""
+    prior, value = msg["fn"], msg["value"]
+    if PRIOR in msg["infer"]:  # drawn from the posterior; `fn` is it, or in a replayed model not
+        prior = msg["infer"][PRIOR]
+        if posterior.batch_shape != msg["fn"].batch_shape:
+            posterior = posterior.expand(msg["fn"].batch_shape)
+    else:
+        value = posterior.sample()
+    kl = neuron_kl(posterior, prior, value).expand(posterior.batch_shape)
+    prior_scale = _scale(prior).expand(posterior.batch_shape + posterior.event_shape)
+    return _loc(posterior), _scale(posterior), kl, prior_scale
 
 
 def _squared(values: Tensor) -> Tensor:
@@ -214,6 +230,7 @@ def record(model: Callable[..., Any] | None = None) -> Any:
     As a context, ``with record() as seen:`` gives a mapping from layer path to `LayerRecord`;
     batches that run inside are merged. It sees guide programs, single-pass losses and plain prior
     runs (there it evaluates the offered posterior); under a two-pass loss each step counts once.
+    Records nest: each sees everything that runs inside of it.
 
     Args:
         model: A Pyro program; with one, a pair of the wrapped program and the record is returned

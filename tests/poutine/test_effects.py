@@ -408,6 +408,56 @@ def test_record_around_model_and_guide_counts_once() -> None:
     assert seen["layers.0"].kl.count == 6
 
 
+@pytest.mark.parametrize("num_particles", [1, 3])
+@pytest.mark.parametrize("vectorize", [False, True])
+@pytest.mark.parametrize("loss", [Trace_ELBO, TraceMeanField_ELBO, LocalELBO])
+def test_nested_records_see_the_same(loss: Any, vectorize: bool, num_particles: int) -> None:
+    model, data = NeuronStack(num_layers=2), (torch.randn(6, 4), torch.randn(6, 2))
+    kwargs = {} if loss is LocalELBO else {"vectorize_particles": vectorize}
+    elbo = loss(num_particles=num_particles, max_plate_nesting=2, **kwargs)
+    with record() as outer, record() as middle, record() as inner:
+        loss_and_grads(elbo, model, NeuronGuide(model), *data, of=model)
+    for path in ("layers.0", "layers.1"):
+        for seen in (middle, inner):
+            assert seen[path].kl.count == outer[path].kl.count >= 6
+            torch.testing.assert_close(seen[path].kl.mean, outer[path].kl.mean, rtol=0, atol=0)
+    assert outer["layers.1"].kl.count == 6 * num_particles
+
+
+@pytest.mark.parametrize("loss", [Trace_ELBO, LocalELBO])
+def test_a_record_opened_later_sees_the_rest(loss: Any) -> None:
+    model, data = NeuronStack(), (torch.randn(6, 4), torch.randn(6, 2))
+    with record() as outer:
+        loss_and_grads(loss(), model, NeuronGuide(model), *data, of=model)
+        with record() as inner:
+            loss_and_grads(loss(), model, NeuronGuide(model), *data, of=model)
+    assert outer["layers.0"].kl.count == 12
+    assert inner["layers.0"].kl.count == 6
+
+
+@pytest.mark.parametrize("loss", [Trace_ELBO, TraceMeanField_ELBO, LocalELBO])
+def test_a_record_of_the_model_alone_sees_what_one_of_the_step_sees(loss: Any) -> None:
+    stack, data = NeuronStack(num_layers=2), (torch.randn(6, 4), torch.randn(6, 2))
+    randomise(stack)
+    model, inner = record(stack)
+    with record() as outer:
+        loss_and_grads(loss(), model, NeuronGuide(stack), *data, of=stack)
+    for path in ("layers.0", "layers.1"):
+        assert inner[path].kl.count == outer[path].kl.count == 6
+        for name in ("loc", "scale", "variance", "energy", "kl", "prior_variance"):
+            one, other = (getattr(seen[path], name).mean for seen in (inner, outer))
+            torch.testing.assert_close(one, other)
+
+
+def test_record_of_a_prior_run_leaves_the_posterior_its_gradients() -> None:
+    layer = make_layer()
+    with record():
+        trace = pyro.poutine.trace(layer).get_trace(make_input())
+    posterior = trace.nodes["z"]["infer"]["vdn_posterior"]()
+    posterior.mean.sum().backward()
+    assert layer.posterior.loc.weight.grad.abs().sum() > 0
+
+
 def test_record_is_detached_and_changes_nothing() -> None:
     layer = make_layer()
     program, seen = record(in_posterior(layer))

@@ -6,7 +6,6 @@ import math
 
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -99,28 +98,6 @@ def neuron_kl(q: dist.Distribution, p: dist.Distribution, value: Tensor) -> Tens
     """
     exact = closed_form_kl(q, p)
     return monte_carlo_kl(q, p, value) if exact is None else exact
-
-
-def total_kl(
-    q: dist.Distribution, p: dist.Distribution, value: Tensor, shape: torch.Size
-) -> Tensor:
-    """Return the sum of `neuron_kl` over a batch, in a third of the passes for a unit normal prior.
-
-    Args:
-        q: The posterior.
-        p: The prior.
-        value: A draw of `q`.
-        shape: Batch shape over which the KL is summed, particles included.
-
-    Returns:
-        The sum, a scalar.
-    """
-    if isinstance(p, UnitNormal) and isinstance(q, dist.Normal):
-        loc, scale = unexpanded(q.loc), unexpanded(q.scale)
-        energy = F.mse_loss(loc, loc.new_zeros(()).expand_as(loc), reduction="sum")
-        copies = math.prod(shape) / max(loc.numel(), 1)
-        return 0.5 * copies * energy + sum_over(0.5 * scale.square() - scale.log() - 0.5, shape)
-    return sum_over(neuron_kl(q, p, value), shape)
 
 
 def sum_over(values: Tensor, shape: torch.Size) -> Tensor:

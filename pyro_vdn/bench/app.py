@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from pyro_vdn.bench import control_commands
 from pyro_vdn.bench import forecasting as forecasting_bench
 from pyro_vdn.bench import regression as regression_bench
+from pyro_vdn.bench.files import Out, save
 from pyro_vdn.bench.results import cell, collect, environment, methods
 from pyro_vdn.bench.speed import Comparison, bench_speed
 from pyro_vdn.cli.errors import reported
-from pyro_vdn.train.files import write_json
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
 
 app = typer.Typer(
@@ -23,10 +23,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+for command in (
+    control_commands.control,
+    control_commands.collapse,
+    control_commands.regulation,
+    control_commands.control_cost,
+):
+    app.command()(command)
 
-Out = Annotated[
-    Path | None, typer.Option(help="JSON file to write the results to.", dir_okay=False)
-]
 Steps = Annotated[int | None, typer.Option(help="Gradient steps in place of the recipe's.", min=1)]
 
 
@@ -41,7 +45,7 @@ def speed(
         comparison for particles in (1, 4) for comparison in bench_speed(particles, repeats=repeats)
     ]
     _print_speed(results)
-    _save(
+    save(
         out,
         {
             "benchmark": "speed",
@@ -66,7 +70,7 @@ def forecasting(
         data=data,
         seeds=range(seeds),
         recipe=recipe if steps is None else recipe.with_steps(steps),
-        on_run=lambda results: _save(out, results),
+        on_run=lambda results: save(out, results),
     )
     _print_runs(results, forecasting_bench.COLUMNS)
 
@@ -91,14 +95,9 @@ def regression(
         restarts=restarts,
         recipe=recipe if steps is None else recipe.with_steps(steps),
         accept=accept,
-        on_run=lambda results: _save(out, results),
+        on_run=lambda results: save(out, results),
     )
     _print_runs(results, regression_bench.COLUMNS)
-
-
-def _save(out: Path | None, results: dict[str, Any]) -> None:
-    if out is not None:
-        write_json(out, results)
 
 
 def _print_speed(results: list[Comparison]) -> None:

@@ -131,6 +131,8 @@ def _runs(
     for seed in seeds:
         problem = load_problem(Source(name, split=0 if series else first_split + seed), recipe)
         for regime in REGIMES:
+            if regime.control is None and regime.kl == recipe.kl:
+                continue  # the recipe itself
             metrics = run_regime(problem, regime, seed)
             yield {"method": regime.name, "data": name, "seed": seed, "metrics": metrics}
 

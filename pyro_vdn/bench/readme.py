@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
-from pyro_vdn.bench import forecasting, regression
+from pyro_vdn.bench import control_tables, forecasting, regression
 from pyro_vdn.bench.results import collect, markdown_table, paired_difference
 from pyro_vdn.bench.speed import Comparison
 
 #: File of results by name of the table.
 FILES = {
+    "collapse": "collapse-energy.json",
+    "control": "control.json",
+    "control_cost": "control-cost.json",
     "demo": "demo.json",
     "forecasting": "forecasting-etth1.json",
     "regression": "regression-energy.json",
+    "regulation": "regulation.json",
     "speed": "speed.json",
 }
 
@@ -38,10 +43,8 @@ def table(name: str) -> str:
         | --- | --- | --- | --- | --- |
     """
     results = load_results(name)
-    if name == "speed":
-        return _speed_table(results)
-    if name == "demo":
-        return _demo_table(results)
+    if name in _TABLES:
+        return _TABLES[name](results)
     module = regression if name == "regression" else forecasting
     return f"{markdown_table(results['runs'], module.COLUMNS)}\n\n{_paired(results, module)}"
 
@@ -91,3 +94,13 @@ def _speed_table(results: dict[str, Any]) -> str:
             f"| {one.relative_time:.2f} x | {one.relative_memory:.2f} x |"
         )
     return "\n".join(lines)
+
+
+_TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "collapse": control_tables.collapse_table,
+    "control": control_tables.control_table,
+    "control_cost": control_tables.cost_table,
+    "demo": _demo_table,
+    "regulation": control_tables.regulation_table,
+    "speed": _speed_table,
+}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pyro_vdn.bench import forecasting, regression
+from pyro_vdn.bench import collapse, control, forecasting, regression
 from pyro_vdn.bench.app import app
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -54,3 +54,43 @@ def test_forecasting_methods() -> None:
     assert set(forecasting.COLUMNS) - {"kl_per_unit", "active_share"} <= set(
         results["runs"][1]["metrics"]
     )
+
+
+def test_control(tmp_path: Path) -> None:
+    out = tmp_path / "control.json"
+    arguments = ["control", "--data=energy", "--seeds=1", "--steps=4", f"--out={out}"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    runs = json.loads(out.read_text())["runs"]
+    assert [run["method"] for run in runs] == [regime.name for regime in control.REGIMES]
+    assert len({run["metrics"]["nll"] for run in runs}) == len(runs)  # no regime is another
+
+
+def test_collapse(tmp_path: Path) -> None:
+    out = tmp_path / "collapse.json"
+    result = CliRunner().invoke(app, ["collapse", "--seeds=1", "--steps=2", f"--out={out}"])
+    assert result.exit_code == 0, result.output
+    runs = json.loads(out.read_text())["runs"]
+    assert [run["illness"] for run in runs] == [
+        "none",
+        *(illness.mode.value for illness in collapse.ILLNESSES),
+    ]
+    assert all(len(run["victims"]) == collapse.UNITS // 2 for run in runs[1:])
+
+
+def test_regulation(tmp_path: Path) -> None:
+    out = tmp_path / "regulation.json"
+    result = CliRunner().invoke(app, ["regulation", "--seeds=1", "--steps=20", f"--out={out}"])
+    assert result.exit_code == 0, result.output
+    thermostat, jumping, compensated = json.loads(out.read_text())["runs"]
+    assert thermostat["metrics"]["dead_before"] > 0.9
+    assert jumping["metrics"]["in_range"] > jumping["metrics"]["in_range_before"]
+    assert compensated["metrics"]["jump"] < 1e-3 < jumping["metrics"]["jump"]
+
+
+def test_control_cost(tmp_path: Path) -> None:
+    out = tmp_path / "cost.json"
+    result = CliRunner().invoke(app, ["control-cost", "--repeats=1", f"--out={out}"])
+    assert result.exit_code == 0, result.output
+    results = json.loads(out.read_text())["results"]
+    assert all(one["milliseconds"] > 0 for one in results)

@@ -1,0 +1,204 @@
+"""Benchmark: do thermostat and homeostat reach their ranges, and does the loss jump meanwhile?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_vdn.bench.collapse import train_rows
+from pyro_vdn.bench.results import environment
+from pyro_vdn.control import Controller, Homeostat, Thermostat, watch
+from pyro_vdn.guides import NeuronGuide
+from pyro_vdn.infer import PACmELBO
+from pyro_vdn.models import Forecaster, Regression
+from pyro_vdn.poutine import LayerRecord, kl_weight, record
+from pyro_vdn.train.problem import Source, load_problem
+from pyro_vdn.train.recipes import ForecastingRecipe
+
+PATH = "neurons"
+BATCH = 64
+#: Range of the thermostat, in nats per unit and row.
+LOW, HIGH = 0.1, 1.5
+#: KL in nats below which a unit counts as dead at the start.
+DEAD = 1e-2
+#: Target of the homeostat.
+TARGET = 0.3
+
+COLUMNS = {
+    "dead_before": "dead at the start",
+    "in_range": "in range at the end",
+    "oscillating": "units oscillating",
+    "jump": "largest jump of the NLL at an act, nats per row",
+}
+
+Rows = tuple[Tensor, Tensor]
+Program = Callable[..., Any]
+
+
+def bench_regulation(
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    steps: int = 1000,
+    on_run: Callable[[dict[str, Any]], None] = lambda results: None,
+) -> dict[str, Any]:
+    """Revive dead forecasters by a thermostat; bring energies into band by a homeostat.
+
+    The thermostat starts from a forecaster of ETTh1 (32 neurons) that a KL weight of 300 has
+    killed. The homeostat starts from a regression on Energy Efficiency (50 neurons) trained without
+    control; it has 500 steps. A unit oscillates that leaves the range on both sides in the second
+    half. A jump is the change of the negative log-likelihood of fixed rows at an act.
+
+    Args:
+        seeds: Seeds of weights, batches and noise.
+        steps: Steps under the thermostat.
+        on_run: Called with all results so far after every run.
+
+    Returns:
+        ``environment`` and ``runs``, ready for JSON.
+    """
+    recipe = ForecastingRecipe(validation_every=50, test_every=50)
+    series = load_problem(Source("etth1"), recipe).train
+    table = train_rows()
+    results: dict[str, Any] = {
+        "benchmark": "regulation",
+        "environment": environment(),
+        "range": [LOW, HIGH],
+        "target": TARGET,
+        "runs": [],
+    }
+    for seed in seeds:
+        for method, metrics in (
+            (f"Thermostat, ETTh1, {steps} steps", revive(series, seed, steps)),
+            ("Homeostat, Energy, 500 steps", regulate(table, seed, compensated=False)),
+            ("the same, compensated", regulate(table, seed, compensated=True)),
+        ):
+            results["runs"].append({"method": method, "seed": seed, "metrics": metrics})
+            on_run(results)
+    return results
+
+
+def revive(rows: Rows, seed: int, steps: int) -> dict[str, float]:
+    """Kill a forecaster's units, then put them under a thermostat.
+
+    Args:
+        rows: Windows and their continuations.
+        seed: Seed of weights and batches.
+        steps: Steps under the thermostat.
+
+    Returns:
+        Share of dead units before, and of units in range and oscillating after.
+    """
+    pyro.set_rng_seed(seed)
+    model = Forecaster(hidden=64, num_units=32, rank=12, initial_scale=0.6).float()
+    loss = PACmELBO(closed_form=True, joint_weight=0.05)
+    killing = kl_weight(model, 300.0)
+    for _ in _steps(model, killing, loss, rows, 200, seed=seed, rate=5e-3):
+        pass
+    sample = rows[0][:: max(1, len(rows[0]) // 1500)]
+    dead = _seen(model, sample).kl.mean < DEAD
+    thermostat = Thermostat(model, low=LOW, high=HIGH)
+    program = thermostat.wrap(model)
+    passages: list[Tensor] = []
+    trained = _steps(model, program, loss, rows, steps, seed=seed, rate=2e-3, control=thermostat)
+    for step in trained:
+        if step >= steps // 2 and step % thermostat.every == 0:
+            passages.append(_seen(model, sample[::10]).kl.mean)
+    kl = _seen(model, sample).kl.mean
+    below = torch.stack([one < LOW for one in passages]).any(0)
+    above = torch.stack([one > HIGH for one in passages]).any(0)
+    return {
+        "dead_before": _share(dead),
+        "in_range": _share((kl >= LOW) & (kl <= HIGH)),
+        "oscillating": float((below & above).sum()),
+        "least_kl": float(kl.min()),
+        "largest_kl": float(kl.max()),
+    }
+
+
+def regulate(rows: Rows, seed: int, *, compensated: bool) -> dict[str, float]:
+    """Train without control, then 500 steps under a homeostat.
+
+    Args:
+        rows: Features and target.
+        seed: Seed of weights and batches.
+        compensated: Whether the readout compensates.
+
+    Returns:
+        Share of units in band before and after, and the largest jump at an act.
+    """
+    pyro.set_rng_seed(seed)
+    model = Regression(rows[0].shape[-1]).float()
+    loss = PACmELBO(closed_form=True)
+    free = kl_weight(model, 0.0)
+    for _ in _steps(model, free, loss, rows, 500, seed=seed, rate=5e-3):
+        pass
+    compensate = {PATH: model.readout} if compensated else None
+    homeostat = Homeostat(model, TARGET, compensate=compensate, warmup=0)
+    band = homeostat.bands[PATH]
+
+    def in_band() -> float:
+        energy = _seen(model, rows[0]).energy.mean
+        return _share((energy >= band.low) & (energy <= band.high))
+
+    before = in_band()
+    jumps = []
+    guide = NeuronGuide(free)
+    for _ in _steps(model, free, loss, rows, 500, seed=seed + 1000, rate=2e-3):
+        # Observing and acting by hand, so that the loss can be read in between.
+        homeostat.observe({PATH: _seen(model, rows[0])})
+        acts = (homeostat.step + 1) % homeostat.every == 0
+        earlier = _nll(loss, free, guide, rows) if acts else 0.0
+        homeostat.act()
+        if acts:
+            jumps.append(abs(_nll(loss, free, guide, rows) - earlier))
+    return {"in_range_before": before, "in_range": in_band(), "jump": max(jumps)}
+
+
+def _steps(
+    model: nn.Module,
+    program: Program,
+    loss: PACmELBO,
+    rows: Rows,
+    steps: int,
+    *,
+    seed: int,
+    rate: float,
+    control: Controller | None = None,
+) -> Iterator[int]:
+    """Train, yielding after every step."""
+    x, y = rows
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    guide = NeuronGuide(program)
+    batches = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        chosen = torch.randint(len(x), (BATCH,), generator=batches)
+        with nullcontext() if control is None else watch(control):
+            optimizer.zero_grad()
+            value = loss.differentiable_loss(program, guide, x[chosen], y[chosen])
+            (value / y[chosen].numel()).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        yield step
+
+
+def _seen(model: Program, x: Tensor) -> LayerRecord:
+    """Return what the layer does on rows."""
+    with torch.no_grad(), record() as seen:
+        NeuronGuide(model)(x)
+    return seen[PATH]
+
+
+def _nll(loss: PACmELBO, program: Program, guide: Program, rows: Rows) -> float:
+    """Return the negative log-likelihood per row, in closed form."""
+    with torch.no_grad():
+        terms = loss.terms(program, guide, *rows)
+    return -float(terms.log_likelihood["y"].mean())
+
+
+def _share(units: Tensor) -> float:
+    return float(units.double().mean())

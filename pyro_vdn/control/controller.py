@@ -66,6 +66,8 @@ class Controller(ABC):
         self.step = 0
         #: All that a controller remembers, by quantity and layer path.
         self.memory: dict[str, dict[str, Tensor]] = {}
+        #: Paths of layers at which its effects have not been seen in force yet.
+        self.unreached = set(self.layers)
 
     @property
     def due(self) -> bool:

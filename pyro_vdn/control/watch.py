@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
+from typing import Protocol
 
 import torch.distributed as distributed
 from typing_extensions import Self
 
 from pyro_vdn.control.controller import Controller, Seen
+from pyro_vdn.control.reach import ReachMessenger, is_reached
 from pyro_vdn.poutine import LayerRecord, RecordMessenger, record
+
+
+class Observer(Protocol):
+    """What `watch` needs of a controller, or of whoever stands in for several.
+
+    Example:
+        >>> class Steps:
+        ...     due, count = False, 0
+        ...     def observe(self, seen):
+        ...         pass
+        ...     def act(self):
+        ...         self.count += 1
+        >>> steps = Steps()
+        >>> with watch(steps):
+        ...     pass
+        >>> steps.count
+        1
+    """
+
+    @property
+    def due(self) -> bool:
+        """Whether the step to come is one to observe."""
+
+    def observe(self, seen: Seen) -> None:
+        """Take in what the step did by layer path."""
+
+    def act(self) -> None:
+        """Do what is to be done after a step."""
 
 
 class watch:  # noqa: N801 - reads as what it does
@@ -37,14 +68,19 @@ class watch:  # noqa: N801 - reads as what it does
         20
     """
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Observer) -> None:
         self.controller = controller
         self.seen: RecordMessenger | None = None
+        self.reach: ReachMessenger | None = None
+        self._effects = ExitStack()
 
     def __enter__(self) -> Self:
-        if self.controller.due:
-            self.seen = record()
-            self.seen.__enter__()
+        with ExitStack() as effects:
+            if self.controller.due:
+                self.seen = effects.enter_context(record())
+            if isinstance(self.controller, Controller) and not is_reached(self.controller):
+                self.reach = effects.enter_context(ReachMessenger())
+            self._effects = effects.pop_all()
         return self
 
     def __exit__(
@@ -53,11 +89,13 @@ class watch:  # noqa: N801 - reads as what it does
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._effects.__exit__(kind, error, traceback)
         seen, self.seen = self.seen, None
-        if seen is not None:
-            seen.__exit__(kind, error, traceback)
+        reach, self.reach = self.reach, None
         if kind is not None:
             return
+        if reach is not None and isinstance(self.controller, Controller):
+            reach.check(self.controller)
         if seen is not None:
             self.controller.observe(merged_across_processes(seen))
         self.controller.act()

@@ -104,6 +104,13 @@ def test_a_unit_that_is_in_order_is_not_touched_at_all(see: See, drive: Drive) -
     assert raw._version == version
 
 
+def test_a_scale_per_unit_is_read_when_it_acts(see: See, drive: Drive) -> None:
+    layers = layer_with([0.02, 0.7, 9.0])
+    guard = ScaleGuard(layers, every=1)
+    drive(guard, see(scale=[1.0, 9.0, 0.01]))  # what was seen before another changed it
+    assert scales_of(layers).tolist() == pytest.approx([0.15, 0.7, 5.0])
+
+
 def test_a_shared_scale_is_guarded_as_one(see: See, drive: Drive) -> None:
     layers = layer_with([0.02] * 3, "shared")
     drive(ScaleGuard(layers, every=1), see(scale=[0.02] * 3))

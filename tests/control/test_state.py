@@ -107,7 +107,7 @@ def test_a_resumed_controller_acts_bit_for_bit(name: str, stack: Stack) -> None:
     model = stack(num_layers=2)
     controller = MAKERS[name](model)
     train(model, controller, batches[:8], seed=1)
-    saved, state = copy.deepcopy(model.state_dict()), copy.deepcopy(controller.state_dict())
+    saved, state = copy.deepcopy(model.state_dict()), controller.state_dict()
     straight = train(model, controller, batches[8:], seed=2)
 
     other = stack(num_layers=2)

@@ -263,8 +263,9 @@ def test_two_processes_see_all_rows_and_act_alike(tmp_path: Path) -> None:
 def test_composed_controllers_are_watched_as_one(make: Any, stack: Stack) -> None:
     model, data = stack(), make_data()
     diary, other = Diary(model, every=2), make(model, every=3)
+    controlled = other.wrap(model)
     for _ in range(6):
         with watch(compose(diary, other)):
-            LocalELBO().loss_and_grads(model, NeuronGuide(model), *data)
+            LocalELBO().loss_and_grads(controlled, NeuronGuide(controlled), *data)
     assert [step for step, _ in diary.rows] == [2, 4, 6]
     assert other.step == 6

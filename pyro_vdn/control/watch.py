@@ -48,8 +48,15 @@ class watch:  # noqa: N801 - reads as what it does
     Recording is skipped for steps that are not due. Where several processes train together, what
     they saw is merged first, so that all of them act alike. After an exception nothing is done.
 
+    The first step that runs the model shows whether the controller's effects are in force: without
+    them it would have no say in the loss.
+
     Args:
-        controller: A controller, or several composed.
+        controller: A controller, or several composed; or any other `Observer`.
+
+    Raises:
+        InputError: After a step of a model that lacks the controller's effects; it neither
+            observes nor acts then.
 
     Example:
         >>> import pyro, torch

@@ -7,10 +7,10 @@ from typing import Any
 
 from pyro_vdn.control import Composed, Controller
 from pyro_vdn.control.controller import Seen
+from pyro_vdn.control.reach import ReachMessenger, forget_reach, is_reached
 from pyro_vdn.errors import InputError
 from pyro_vdn.train.callbacks import BEST, KeepCheckpoints
 from pyro_vdn.train.checkpoint import load_checkpoint
-from pyro_vdn.train.reach import ReachMessenger
 from pyro_vdn.train.step_callback import StepCallback
 
 
@@ -74,7 +74,8 @@ class ControlCallback(StepCallback):
         self.controller.act()
 
     def around_step(self) -> AbstractContextManager[Any]:
-        """Look, until it has been checked, whether the controller's effects are in force."""
+        """Look, until it has been seen, whether the controller's effects are in force."""
+        self._reach = None if is_reached(self.controller) else ReachMessenger()
         return nullcontext() if self._reach is None else self._reach
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -83,7 +84,7 @@ class ControlCallback(StepCallback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Refuse a controller of another model."""
-        self._reach = ReachMessenger()
+        forget_reach(self.controller)
         trained = {id(value) for value in pl_module.parameters()}
         for optimizer in trainer.optimizers:
             trained.update(id(p) for group in optimizer.param_groups for p in group["params"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as lightning
 
-from pyro_vdn.control import Controller, watch
+from pyro_vdn.control import watch
 from pyro_vdn.control.controller import Seen
 
 
@@ -59,8 +59,7 @@ class StepCallback(lightning.Callback):
         for one in together:
             one.before_step(trainer, pl_module, batch)
         with ExitStack() as stack:
-            # `watch` asks no more of a controller than these can do together.
-            stack.enter_context(watch(cast(Controller, _Together(together))))
+            stack.enter_context(watch(_Together(together)))
             for one in together:
                 stack.enter_context(one.around_step())
             self._open = stack.pop_all()

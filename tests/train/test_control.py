@@ -255,12 +255,21 @@ def test_a_model_without_the_controllers_effects_is_refused_untrained(
     before = {name: value.clone() for name, value in model.state_dict().items()}
     text = (
         r"model: expected a model wrapped in the effects of its controller, here \w+, got layer "
-        r"'neurons' without them.* Try: fit\(controller\.wrap\(model\), \.\.\., callbacks="
+        r"'neurons' without them.* Try: controlled = controller\.wrap\(model\), then .* or "
+        r"fit\(controlled, \.\.\., callbacks="
     )
     with pytest.raises(InputError, match=text):
         fit(model, *data, options=options(), callbacks=[ControlCallback(make(model))])
     assert same(model.state_dict(), before)
     assert not _PYRO_STACK
+
+
+def test_every_run_is_checked_anew(data: Any, options: Any, make_model: Any) -> None:
+    model = make_model()
+    controller = thermostat(model)
+    controlled_fit(model, controller, *data, options=options(max_steps=5))
+    with pytest.raises(InputError, match="here Thermostat, got layer 'neurons' without them"):
+        fit(model, *data, options=options(), callbacks=[ControlCallback(controller)])
 
 
 def test_effects_of_another_instance_do_not_count(data: Any, options: Any, make_model: Any) -> None:

@@ -113,7 +113,7 @@ def compose(*controllers: Controller) -> Composed:
     the last word; the others change only weights of the loss and may stand anywhere.
 
     **Interaction.** KL weights multiply, so a `KLSchedule` scales what a `Thermostat` sets; give
-    the thermostat a `warmup` as long as the schedule's, or its weights wind up meanwhile without any
+    the thermostat a `warmup` as long as the schedule's, or its weights wind up meanwhile with no
     effect. Penalties add up. `BandCalibration` moves the bands of whoever it shares them with. An
     `EnergyBand` pulls by gradients toward the band to which a `Homeostat` or `Projection` pulls by
     hand: give both the same bands.

@@ -187,13 +187,13 @@ half = [data[:5], data[5:]][rank]
 arguments = dict(rank=rank, world_size=2)
 distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", **arguments)
 
-def run(rows):
+def run(rows, program=model):
     # Draws of the second layer's input follow from those of the first: without noise all processes
     # see the same.
     with torch.no_grad():
         model.neuron_layers[0].posterior.min_scale = 0.0
         model.neuron_layers[0].posterior.raw_scale.value.fill_(-60.0)
-    return LocalELBO().loss(model, NeuronGuide(model), rows[:, :4], rows[:, 4:])
+    return LocalELBO().loss_and_grads(program, NeuronGuide(program), rows[:, :4], rows[:, 4:])
 
 names = ("loc", "scale", "variance", "energy", "prior_variance", "kl")
 def moments(seen):
@@ -212,9 +212,10 @@ assert seen["layers.0"].kl.count == len(half)  # its own record is left as it wa
 thermostat = Thermostat(model, low=2.0, high=5.0, margin=1.0, every=2, initial_weight=1.0)
 homeostat = Homeostat(model, 0.3, every=3, warmup=0)
 living = compose(thermostat, homeostat)
+controlled = living.wrap(model)
 for _ in range(7):
     with watch(living):
-        run(half)
+        run(half, controlled)
 torch.save(
     {
         "merged": moments(together),

@@ -24,7 +24,8 @@ def unit_energy(posterior: dist.Distribution) -> Tensor:
         posterior: Posterior of a layer, batch shape `(..., num_units)`.
 
     Returns:
-        The mean squares, `(num_units,)`; latent dimensions are averaged.
+        The mean squares, `(num_units,)`, in single precision at least; latent dimensions are
+        averaged.
 
     Example:
         >>> unit_energy(dist.Normal(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), 1.0))
@@ -69,9 +70,10 @@ def _kl(posterior: dist.Distribution, prior: dist.Distribution) -> Tensor | None
     if isinstance(posterior, dist.Normal) and isinstance(prior, UnitNormal):
         scale = unexpanded(posterior.scale)
         of_scale = over_rows(0.5 * scale.square() - scale.log() - 0.5, units)
-        return 0.5 * unit_energy(posterior) + of_scale
+        dtype = torch.promote_types(posterior.loc.dtype, scale.dtype)
+        return (0.5 * unit_energy(posterior) + of_scale).to(dtype)
     kl = closed_form_kl(posterior, prior)
-    return None if kl is None else over_rows(kl, units)
+    return None if kl is None else over_rows(kl, units).to(kl.dtype)
 
 
 def over_rows(values: Tensor, units: int) -> Tensor:

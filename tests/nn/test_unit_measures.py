@@ -154,6 +154,24 @@ def test_half_precision_is_summed_in_single(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
+    ("loc", "scale", "kl"),
+    [
+        (torch.bfloat16, torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.float32, torch.float32),  # as under autocast
+        (torch.float32, torch.float32, torch.float32),
+        (torch.float64, torch.float64, torch.float64),
+    ],
+)
+def test_the_kl_keeps_the_dtype_of_its_posterior(
+    loc: torch.dtype, scale: torch.dtype, kl: torch.dtype
+) -> None:
+    posterior = dist.Normal(torch.randn(ROWS, UNITS).to(loc), torch.ones(UNITS).to(scale))
+    mine = unit_kl(posterior, UnitNormal(torch.zeros((), dtype=scale), torch.ones(()).to(scale)))
+    assert mine is not None
+    assert mine.dtype == kl
+
+
+@pytest.mark.parametrize(
     ("dtype", "expected"),
     [
         (torch.float16, torch.float32),

@@ -16,6 +16,9 @@ class InputError(VDNError, ValueError):
         got: What came instead, with the first offending place where there is one.
         hint: What to try.
 
+    A message alone makes the same error again, as pickling does and Pyro's tracing, which adds the
+    shapes of sites to it.
+
     Example:
         >>> place = "nan at (0, 2)"
         >>> raise InputError("x", expected="finite values", got=place, hint="drop the row")
@@ -24,8 +27,13 @@ class InputError(VDNError, ValueError):
         pyro_vdn.errors.InputError: x: expected finite values, got nan at (0, 2). Try: drop the row
     """
 
-    def __init__(self, what: str, *, expected: str, got: str, hint: str) -> None:
-        super().__init__(f"{what}: expected {expected}, got {got}. Try: {hint}")
+    def __init__(
+        self, what: str, *, expected: str | None = None, got: str = "", hint: str = ""
+    ) -> None:
+        if expected is None:
+            super().__init__(what)
+        else:
+            super().__init__(f"{what}: expected {expected}, got {got}. Try: {hint}")
 
 
 class OneSidedEffectError(VDNError, RuntimeError):

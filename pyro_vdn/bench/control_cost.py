@@ -79,9 +79,9 @@ def everything(model: nn.Module) -> Controller:
         KLSchedule(model, partial(linear_warmup, steps=100)),
         Thermostat(model),
         band,
-        BandCalibration(model, band.bands, every=6 * BLOCK),
+        BandCalibration(model, band, every=6 * BLOCK),
         FreeBits(model, 0.01),
-        Homeostat(model, band.bands),
+        Homeostat(model, band),
         ScaleGuard(model),
     )
 

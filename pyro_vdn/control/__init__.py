@@ -12,9 +12,10 @@ from pyro_vdn.control.band import (
     homogeneous_band,
     out_of_band,
 )
+from pyro_vdn.control.band_calibration import BandCalibration
 from pyro_vdn.control.compose import Composed, compose
 from pyro_vdn.control.controller import Controller
-from pyro_vdn.control.energy_band import BandCalibration, EnergyBand
+from pyro_vdn.control.energy_band import EnergyBand
 from pyro_vdn.control.free_bits import FreeBits, free_bits_cost
 from pyro_vdn.control.guard import ScaleGuard, guarded_scale
 from pyro_vdn.control.homeostat import Homeostat, homeostatic_gain

@@ -39,7 +39,7 @@ def homogeneous_band(
 
     Args:
         num_units: Number of units.
-        target: Energy aimed at, positive; in squared units of the prior's scale.
+        target: Energy aimed at, positive: a squared location, so meant for a prior around zero.
         low: Lower bound as a share of the target, in (0, 1].
         high: Upper bound as a multiple of the target, at least 1.
 
@@ -131,9 +131,10 @@ def hinge(
         tensor([0.2500, 1.0000])
     """
     distance = energy - torch.clamp(energy, band.low, band.high)
-    units = (band.low, band.high) if relative else (torch.ones_like(band.low),) * 2
+    one = torch.ones_like(band.low)
+    low, high = (band.low, band.high) if relative else (one, one)
     with torch.no_grad():
-        below, above = (low_weight / units[0].square(), high_weight / units[1].square())
+        below, above = low_weight / low.square(), high_weight / high.square()
         weight = torch.where(energy < band.low, below, above)
     return distance.square() * weight
 
@@ -191,6 +192,6 @@ def calibration_factor(
             hint="low_share=0.2, high_share=0.1",
         )
     tiny = torch.finfo(energy.dtype).tiny
-    from_low = torch.quantile((energy / band.low).clamp(min=tiny), low_share)
-    from_high = torch.quantile((energy / band.high).clamp(min=tiny), 1 - high_share)
+    from_low = torch.nanquantile((energy / band.low).clamp(min=tiny), low_share)
+    from_high = torch.nanquantile((energy / band.high).clamp(min=tiny), 1 - high_share)
     return (from_low * from_high).sqrt().clamp(1 / largest, largest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from pyro_vdn.errors import InputError
 
@@ -27,7 +28,9 @@ def check_range(
         name,
         expected=f"a number {least}{most}",
         got=str(value),
-        hint="leave it out for the default",
+        hint=f"{name}={max(low, min(high, 1.0)):g}"
+        if not above
+        else f"{name}={min(high, max(1.0, 2 * low)):g}",
     )
 
 
@@ -45,5 +48,23 @@ def check_order(low_name: str, low: float, high_name: str, high: float) -> None:
             low_name,
             expected=f"less than {high_name} = {high:g}",
             got=f"{low:g}",
-            hint=f"swap {low_name} and {high_name}",
+            hint=f"a smaller {low_name} or a larger {high_name}",
+        )
+
+
+def check_paths(name: str, given: Mapping[str, object], layers: Mapping[str, object]) -> None:
+    """Raise `InputError` for a path that names no layer.
+
+    Args:
+        name: The argument.
+        given: What was given by layer path.
+        layers: The layers there are.
+    """
+    unknown = sorted(set(given) - set(layers))
+    if unknown:
+        raise InputError(
+            name,
+            expected=f"paths of layers among {sorted(layers)}",
+            got=repr(unknown[0]),
+            hint="a layer is named by its attribute path, its site without the `.z`",
         )

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from pyro_vdn.control.band_calibration import BandCalibration
 from pyro_vdn.control.controller import Controller, Program, Seen
-from pyro_vdn.control.energy_band import BandCalibration, EnergyBand
+from pyro_vdn.control.energy_band import EnergyBand
 from pyro_vdn.control.free_bits import FreeBits
 from pyro_vdn.control.guard import ScaleGuard
 from pyro_vdn.control.homeostat import Homeostat
@@ -110,7 +111,9 @@ def compose(*controllers: Controller) -> Composed:
 
     **Order.** All observe the same step, then act in the order given. Those that change parameters
     (`Homeostat` or `Projection`, then `ScaleGuard`) go best in this order, so that the guard has
-    the last word; the others change only weights of the loss and may stand anywhere.
+    the last word. (It has over a scale per unit; of one that depends on the input it knows the mean
+    from before the act. What a guard moves, nobody compensates.) The others change only weights of
+    the loss and may stand anywhere.
 
     **Interaction.** KL weights multiply, so a `KLSchedule` scales what a `Thermostat` sets; give
     the thermostat a `warmup` as long as the schedule's, or its weights wind up meanwhile with no

@@ -120,6 +120,8 @@ class Controller(ABC):
     ) -> None:
         """Move the running average of a quantity toward new values; what is not finite is skipped.
 
+        A unit of which nothing finite has been seen is remembered as NaN.
+
         Args:
             quantity: Name of the quantity.
             path: Path of the layer.
@@ -127,12 +129,10 @@ class Controller(ABC):
             momentum: Weight of the new values, in (0, 1]; by default that of the controller.
         """
         averages = self.memory.setdefault(quantity, {})
-        if path in averages:
-            old = averages[path]
-            moved = torch.lerp(old, values, self.momentum if momentum is None else momentum)
-            averages[path] = torch.where(moved.isfinite(), moved, old)
-        elif bool(values.isfinite().all()):
-            averages[path] = values.clone()
+        old = averages.get(path, torch.full_like(values, torch.nan))
+        moved = torch.lerp(old, values, self.momentum if momentum is None else momentum)
+        moved = torch.where(old.isnan(), values, moved)
+        averages[path] = torch.where(moved.isfinite(), moved, old)
 
     def recall(self, quantity: str, path: str) -> Tensor | None:
         """Return what is remembered of a quantity at a layer, or None."""

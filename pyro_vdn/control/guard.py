@@ -120,9 +120,13 @@ class ScaleGuard(Controller):
         now = posterior.scale_of_units()
         scale = seen if now is None else now
         wanted = guarded_scale(
-            scale, kl, floor=self.floor, ceiling=self.ceiling, kick=self.kick, dead=self.dead
+            scale,
+            kl.reshape(kl.shape + (1,) * (scale.dim() - 1)),  # the latents of a unit share its KL
+            floor=self.floor,
+            ceiling=self.ceiling,
+            kick=self.kick,
+            dead=self.dead,
         )
-        moved = wanted != scale
-        if bool(moved.any()):
-            gain = torch.where(moved, wanted / scale, torch.ones_like(scale))
-            posterior.multiply_scale_(gain, scale)
+        gain = (wanted / scale).nan_to_num(1.0)
+        if bool((gain != 1).any()):
+            posterior.multiply_scale_(gain, seen)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.control.band import Band, out_of_band
+from pyro_vdn.control.banded import BandChoice, Banded
 from pyro_vdn.control.checks import check_range
-from pyro_vdn.control.controller import Controller, Seen
-from pyro_vdn.control.energy_band import BandChoice, bands_of, move_bands
+from pyro_vdn.control.controller import Seen
 from pyro_vdn.control.layers import Controlled
 from pyro_vdn.control.rescale import Readers, Rescaling
 
@@ -38,10 +38,10 @@ def homeostatic_gain(energy: Tensor, band: Band, *, eta: float, largest: float) 
     rate = min(0.5, eta * (1 + 2 * out))
     tiny = torch.finfo(energy.dtype).tiny
     gain = (band.target / energy.clamp(min=tiny)) ** (rate / 2)
-    return gain.clamp(1 / largest, largest)
+    return gain.clamp(1 / largest, largest).nan_to_num(1.0)  # what is not known stays
 
 
-class Homeostat(Controller):
+class Homeostat(Banded):
     r"""Draws each unit's energy toward its target by small rescalings of its location's row.
 
     Every few steps the row of `W_mu` and `b_mu` is multiplied by `homeostatic_gain` of a running
@@ -49,8 +49,8 @@ class Homeostat(Controller):
 
     Args:
         model: The model, or its layers by path.
-        band: Bands by layer path, a function from the number of units to a band, or the target of
-            a homogeneous band.
+        band: Bands by layer path, a function from the number of units to a band, one band, the
+            target of a homogeneous band, or a controller whose bands are shared.
         eta: Rate.
         largest: Largest factor of one step, above 1.
         compensate: By layer path, what reads the layer (`Rescaling`), so that the computed function
@@ -83,10 +83,9 @@ class Homeostat(Controller):
         warmup: int = 64,
         momentum: float = 0.3,
     ) -> None:
-        super().__init__(model, every=every, warmup=warmup, momentum=momentum)
+        super().__init__(model, band, every=every, warmup=warmup, momentum=momentum)
         check_range("eta", eta, 0.0, 1.0, above=True)
         check_range("largest", largest, 1.0, above=True)
-        self.bands = bands_of(self.layers, band)
         self.eta, self.largest = eta, largest
         self.rescaling = Rescaling(self.layers, compensate)
 
@@ -95,6 +94,7 @@ class Homeostat(Controller):
         for path, record in self.records(seen):
             self.average("mu2", path, record.energy.mean)
             self.average("scale", path, record.scale.mean)
+            self.average("prior_scale", path, record.prior_variance.mean.sqrt())
 
     def change(self, path: str) -> None:
         """Rescale the layer's rows."""
@@ -102,12 +102,7 @@ class Homeostat(Controller):
         if energy is None or scale is None:
             return
         gain = homeostatic_gain(energy, self.bands[path], eta=self.eta, largest=self.largest)
-        self.rescaling(path, gain, scale)
+        gain = self.rescaling(path, gain, scale, self.recall("prior_scale", path))
         energy.mul_(gain.square())
-        if self.rescaling.scales_follow:
+        if self.rescaling.compensates(path):
             scale.mul_(gain)
-
-    def to(self, device: torch.device | str) -> None:
-        """Move bands and memory to a device."""
-        super().to(device)
-        move_bands(self.bands, device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pyro_vdn.control.banded import BandChoice
 from pyro_vdn.control.compose import Composed, compose
-from pyro_vdn.control.energy_band import BandChoice, EnergyBand
+from pyro_vdn.control.energy_band import EnergyBand
 from pyro_vdn.control.guard import ScaleGuard
 from pyro_vdn.control.homeostat import Homeostat
 from pyro_vdn.control.layers import Controlled
@@ -60,7 +61,7 @@ def projection_on(
         Ruffenach, *Exploring the Dimensions of a Variational Neuron*, arXiv:2603.13849 (2026).
     """
     penalty = _penalty(model, band)
-    projection = Projection(model, steps_per_epoch, penalty.bands, compensate=compensate)
+    projection = Projection(model, steps_per_epoch, penalty, compensate=compensate)
     return compose(penalty, projection, ScaleGuard(model))
 
 
@@ -86,7 +87,7 @@ def homeostatic(
         Ruffenach, *Exploring the Dimensions of a Variational Neuron*, arXiv:2603.13849 (2026).
     """
     penalty = _penalty(model, band)
-    homeostat = Homeostat(model, penalty.bands, compensate=compensate)
+    homeostat = Homeostat(model, penalty, compensate=compensate)
     return compose(penalty, homeostat, ScaleGuard(model))
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.control.band import Band
+from pyro_vdn.control.banded import BandChoice, Banded
 from pyro_vdn.control.checks import check_range
-from pyro_vdn.control.controller import Controller, Seen
-from pyro_vdn.control.energy_band import BandChoice, bands_of, move_bands
+from pyro_vdn.control.controller import Seen
 from pyro_vdn.control.layers import Controlled
 from pyro_vdn.control.rescale import Readers, Rescaling
 
@@ -35,10 +35,10 @@ def projection_gain(energy: Tensor, band: Band, *, largest: float) -> Tensor:
     bound = torch.minimum(torch.maximum(energy, band.low), band.high)
     tiny = torch.finfo(energy.dtype).tiny
     gain = (bound / energy.clamp(min=tiny)).sqrt()
-    return gain.clamp(1 / largest, largest)
+    return gain.clamp(1 / largest, largest).nan_to_num(1.0)  # what is not known stays
 
 
-class Projection(Controller):
+class Projection(Banded):
     r"""Puts every unit's energy back onto its band once an epoch, whatever it takes.
 
     The energies are measured over the last `batches` steps before the act; the rows of `W_mu` and
@@ -47,8 +47,8 @@ class Projection(Controller):
     Args:
         model: The model, or its layers by path.
         every: Steps of an epoch.
-        band: Bands by layer path, a function from the number of units to a band, or the target of
-            a homogeneous band.
+        band: Bands by layer path, a function from the number of units to a band, one band, the
+            target of a homogeneous band, or a controller whose bands are shared.
         largest: Largest factor of one act, above 1.
         batches: Steps over which the energies are measured, at most `every`.
         compensate: By layer path, what reads the layer (`Rescaling`), so that the computed function
@@ -77,9 +77,8 @@ class Projection(Controller):
         compensate: Readers | None = None,
         warmup: int = 0,
     ) -> None:
-        super().__init__(model, every=every, warmup=warmup, batches=min(batches, every))
+        super().__init__(model, band, every=every, warmup=warmup, batches=min(batches, every))
         check_range("largest", largest, 1.0, above=True)
-        self.bands = bands_of(self.layers, band)
         self.largest = largest
         self.rescaling = Rescaling(self.layers, compensate)
 
@@ -91,20 +90,20 @@ class Projection(Controller):
             count = self.recall("batches", path)
             count = torch.ones_like(record.kl.mean[:1]) if count is None else count + 1
             self.memory.setdefault("batches", {})[path] = count
-            for name, value in (("mu2", record.energy.mean), ("scale", record.scale.mean)):
+            for name, value in (
+                ("mu2", record.energy.mean),
+                ("scale", record.scale.mean),
+                ("prior_scale", record.prior_variance.mean.sqrt()),
+            ):
                 self.average(name, path, value, momentum=1 / count.item())
 
     def change(self, path: str) -> None:
         """Project the layer's energies and begin a new measurement."""
-        energy, scale, _ = (
-            self.memory.get(name, {}).pop(path, None) for name in ("mu2", "scale", "batches")
+        energy, scale, prior_scale, _ = (
+            self.memory.get(name, {}).pop(path, None)
+            for name in ("mu2", "scale", "prior_scale", "batches")
         )
         if energy is None or scale is None:
             return
         gain = projection_gain(energy, self.bands[path], largest=self.largest)
-        self.rescaling(path, gain, scale)
-
-    def to(self, device: torch.device | str) -> None:
-        """Move bands and memory to a device."""
-        super().to(device)
-        move_bands(self.bands, device)
+        self.rescaling(path, gain, scale, prior_scale)

@@ -25,7 +25,7 @@ class ReachMessenger(Messenger):
     model is replayed against a guide the model counts, and what runs without gradients trains
     nothing. Effects are known by their class and by what they hold, live tensors and functions, so
     it does not matter how they were put there: wrapped around the model, inside its ``forward``, or
-    as a context around the step.
+    as a context around the step, as long as those of all layers are in force together.
 
     Example:
         >>> from pyro_vdn.control import Thermostat

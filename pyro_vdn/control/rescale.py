@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from pyro_vdn.control.checks import check_paths
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import ConditionalNormal, LinearReadout, NormalPosterior, VariationalNeurons
 
 #: What reads a layer's output linearly, or after a relu.
 Reader: TypeAlias = nn.Linear | LinearReadout | VariationalNeurons
 Readers: TypeAlias = Mapping[str, Reader | Sequence[Reader]]
+_READERS = (nn.Linear, LinearReadout, VariationalNeurons)
 
 
 class Rescaling:
@@ -25,10 +27,15 @@ class Rescaling:
     function stays what it was, draws included. Only the KL changes. (Exact for a scale per unit
     above its floor; for one that depends on the input, exact where it has its mean.)
 
+    A unit's scale is not multiplied beyond its prior's: of a unit that has become its prior only
+    the noise could be made louder, at a KL without bound. Compensated, such a unit keeps its gain
+    of at most 1; an `EnergyBand`, or no compensation, can lift it.
+
     Args:
         layers: Layers by path.
         compensate: By layer path, what reads the layer: linear maps, readouts or layers of neurons;
-            all of them, one or several; None for no compensation.
+            all of them, one or several. A layer that is not named is not compensated; None
+            compensates none.
 
     Raises:
         InputError: For layers that cannot be rescaled, or readers that do not fit.
@@ -37,7 +44,7 @@ class Rescaling:
         >>> from pyro_vdn.models import Regression
         >>> model = Regression(3)
         >>> rescaling = Rescaling({"neurons": model.neurons}, {"neurons": model.readout})
-        >>> rescaling("neurons", torch.full((50,), 2.0), torch.full((50,), 0.3))
+        >>> gain = rescaling("neurons", torch.full((50,), 2.0), torch.full((50,), 0.3))
         >>> round(model.neurons.posterior(torch.zeros(1, 3)).scale[0, 0].item(), 3)
         0.6
     """
@@ -47,30 +54,43 @@ class Rescaling:
     ) -> None:
         self.posteriors = {path: _posterior_of(path, layer) for path, layer in layers.items()}
         self.layers = layers
-        self.readers: dict[str, list[Reader]] | None = None
-        if compensate is not None:
-            self.readers = {path: _readers(path, compensate) for path in layers}
-            for path, layer in layers.items():
-                _check_fit(path, layer, self.readers[path])
+        self.readers: dict[str, list[Reader]] = {}
+        check_paths("compensate", compensate or {}, layers)
+        for path, given in (compensate or {}).items():
+            self.readers[path] = _readers(path, given)
+            _check_fit(path, layers[path], self.readers[path])
 
-    @property
-    def scales_follow(self) -> bool:
-        """Whether scales are multiplied as well."""
-        return self.readers is not None
+    def compensates(self, path: str) -> bool:
+        """Say whether the scales of a layer follow, and its readers divide.
+
+        Args:
+            path: Path of the layer.
+        """
+        return path in self.readers
 
     @torch.no_grad()
-    def __call__(self, path: str, gain: Tensor, mean_scale: Tensor) -> None:
+    def __call__(
+        self, path: str, gain: Tensor, mean_scale: Tensor, prior_scale: Tensor | None = None
+    ) -> Tensor:
         """Multiply the units of a layer by their gains, in place.
 
         Args:
             path: Path of the layer.
             gain: Factors, positive, `(num_units,)`.
             mean_scale: Mean scale of each unit over rows, `(num_units,)`.
+            prior_scale: Scale of its prior, `(num_units,)`; None where that is not known, and so no
+                bound.
+
+        Returns:
+            The factors that were applied, `(num_units,)`.
         """
         posterior = self.posteriors[path]
+        if path not in self.readers:
+            posterior.multiply_loc_(gain)
+            return gain
+        if prior_scale is not None:
+            gain = torch.minimum(gain, (prior_scale / mean_scale).clamp(min=1))
         posterior.multiply_loc_(gain)
-        if self.readers is None:
-            return
         posterior.multiply_scale_(gain, mean_scale)
         for reader in self.readers[path]:
             for weight in _weights(reader):
@@ -79,6 +99,7 @@ class Rescaling:
         decoder = self.layers[path].local_decoder
         if decoder is not None:
             decoder.weight.div_(gain if decoder.weight.dim() == 1 else gain.unsqueeze(-1))
+        return gain
 
 
 def _posterior_of(path: str, layer: VariationalNeurons) -> NormalPosterior:
@@ -96,18 +117,17 @@ def _posterior_of(path: str, layer: VariationalNeurons) -> NormalPosterior:
     return posterior
 
 
-def _readers(path: str, compensate: Readers) -> list[Reader]:
-    given: Any = compensate.get(path)
+def _readers(path: str, given: Reader | Sequence[Reader]) -> list[Reader]:
     readers = list(given) if isinstance(given, Sequence) else [given]
-    for reader in readers:
-        if not isinstance(reader, (nn.Linear, LinearReadout, VariationalNeurons)):
-            raise InputError(
-                f"compensate of layer '{path}'",
-                expected="what reads the layer: nn.Linear, LinearReadout or VariationalNeurons",
-                got=type(reader).__name__,
-                hint=f'compensate={{"{path}": model.readout}}',
-            )
-    return readers
+    known = [one for one in readers if isinstance(one, _READERS)]
+    if len(known) == len(readers) == len({id(one) for one in readers}) > 0:
+        return readers
+    raise InputError(
+        f"compensate of layer '{path}'",
+        expected="what reads the layer, each once: nn.Linear, LinearReadout or VariationalNeurons",
+        got=", ".join(type(one).__name__ for one in readers) or "nothing",
+        hint=f'compensate={{"{path}": model.readout}}',
+    )
 
 
 def _check_fit(path: str, layer: VariationalNeurons, readers: Sequence[Reader]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -51,8 +52,8 @@ def regulated_weight(
     r"""Return the KL weights of the next steps.
 
     `log beta_i` moves by `rate * range_error(KL_i)`; the weight of a dead unit is multiplied by
-    `release` instead. Then every weight is kept within `bounds`, and within `ratio` times the mean
-    weight, which does not lead out of them.
+    `release` instead; that of a unit whose KL is not known stays. Then every weight is kept within
+    `bounds`, and within `ratio` times the mean weight, which does not lead out of them.
 
     Args:
         weight: Weights `beta`, `(num_units,)`.
@@ -76,7 +77,8 @@ def regulated_weight(
         tensor([1.0000, 0.5000])
     """
     moved = weight * (rate * range_error(kl, low, high)).exp()
-    moved = torch.where(kl < dead, weight * release, moved).clamp(*bounds)
+    moved = torch.where(kl < dead, weight * release, moved)
+    moved = torch.where(moved.isnan(), weight, moved).clamp(*bounds)
     mean = moved.mean()
     return moved.clamp(ratio[0] * mean, ratio[1] * mean)
 
@@ -89,12 +91,17 @@ class Thermostat(Controller):
     not depend on the size of the KL. (The published rule moves by the distance in nats, which is
     slow below a small `low`.) A dead unit is released at once.
 
+    A weight can hold a unit back, and let it go; it cannot make a unit tell what the likelihood
+    does not pay for. In a layer with more units than the data need, some stay below `low` at the
+    least weight: take fewer units.
+
     ``wrap(model)`` is ``kl_weight(model, thermostat.weights)``; the weights are live tensors.
 
     Args:
         model: The model, or its layers by path.
         low: Least KL of a unit, in nats per row, positive.
-        high: Largest KL of a unit.
+        high: Largest KL of a unit; by default 1.5, or twice what the initial scales cost alone
+            where that is more.
         margin: Factor by which it steers inside the range, at least 1: it aims at
             `[low * margin, high / margin]`, so that a unit that presses against an end stays in it.
         rate: Step of `log beta` per unit of error.
@@ -127,7 +134,7 @@ class Thermostat(Controller):
         model: Controlled,
         *,
         low: float = 0.05,
-        high: float = 1.5,
+        high: float | None = None,
         margin: float = 1.25,
         rate: float = 0.2,
         initial_weight: float = 1e-2,
@@ -141,6 +148,8 @@ class Thermostat(Controller):
     ) -> None:
         super().__init__(model, every=every, warmup=warmup, momentum=momentum)
         check_range("low", low, 0.0, above=True)
+        costs = {path: initial_scale_cost(layer) for path, layer in self.layers.items()}
+        high = _default_ceiling(costs.values()) if high is None else high
         check_order("low", low, "high", high)
         check_order("dead", dead, "low", low)
         check_range("margin", margin, 1.0)
@@ -153,8 +162,8 @@ class Thermostat(Controller):
         check_range("ratio[0]", ratio[0], 0.0, 1.0, above=True)
         check_range("ratio[1]", ratio[1], 1.0)
         check_range("initial_weight", initial_weight, *bounds)
-        for path, layer in self.layers.items():
-            _check_ceiling(path, initial_scale_cost(layer), high)
+        for path, cost in costs.items():
+            _check_ceiling(path, cost, high)
         self.low, self.high = low, high
         self.rule = {
             "low": low * margin,
@@ -188,6 +197,10 @@ class Thermostat(Controller):
         """Return the model with the live weights on its KL."""
         wrapped: Program = kl_weight(model, self.weights)
         return wrapped
+
+
+def _default_ceiling(costs: Iterable[tuple[float, float] | None]) -> float:
+    return max([1.5, *(2 * cost[1] for cost in costs if cost is not None)])
 
 
 def _check_margin(margin: float, low: float, high: float) -> None:

@@ -135,13 +135,14 @@ class NormalPosterior(nn.Module):
         self.loc.bias.mul_(rows)
 
     def scale_of_units(self) -> Tensor | None:
-        """Return each unit's scale, `(num_units,)`, or None where it depends on the input."""
+        """Return each unit's scale, or None where it depends on the input.
+
+        It is `(num_units,)`, or `(num_units, latent_dim)` above one latent dimension.
+        """
         if not isinstance(self.raw_scale, _Constant):
             return None
-        scale = (
-            (self.min_scale + F.softplus(self.raw_scale.value)).detach().expand(self.latent_shape)
-        )
-        return scale.mean(-1) if scale.dim() > 1 else scale
+        scale = self.min_scale + F.softplus(self.raw_scale.value)
+        return scale.detach().expand(self.latent_shape)
 
     @torch.no_grad()
     def multiply_scale_(self, gain: Tensor, mean: Tensor) -> None:
@@ -152,12 +153,14 @@ class NormalPosterior(nn.Module):
         where it has its mean.
 
         Args:
-            gain: Factors, `(num_units,)`.
+            gain: Factors, `(num_units,)`; or one per latent, `(num_units, latent_dim)`, where the
+                scale does not depend on the input.
             mean: Mean scale over rows, `(num_units,)`; read only where it depends on the input.
         """
         if isinstance(self.raw_scale, _Constant):
             raw = self.raw_scale.value
-            factor = gain.reshape(gain.shape + (1,) * (raw.dim() - 1)) if raw.dim() else gain.mean()
+            per_latent = gain.reshape(gain.shape + (1,) * (raw.dim() - gain.dim()))
+            factor = per_latent if raw.dim() else gain.mean()
             raw.copy_(self._raw(factor * (self.min_scale + F.softplus(raw))))
             return
         head = self.raw_scale

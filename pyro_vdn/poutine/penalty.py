@@ -123,8 +123,9 @@ def penalize(
         The wrapped program, or the effect.
 
     Raises:
-        InputError: When no costs are given; and, when it runs, for a cost of another shape, or
-            neurons drawn by a guide that does not take their layer's offer.
+        InputError: When no costs are given, or for a name that is no identifier or is taken; and,
+            when it runs, for a cost of another shape, or neurons drawn by a
+            guide that does not take their layer's offer.
 
     Example:
         >>> import torch
@@ -142,5 +143,12 @@ def penalize(
             expected="a cost function by layer path",
             got=repr(costs),
             hint='costs={"neurons": lambda posterior, prior: posterior.mean.square().mean(0)}',
+        )
+    if not name.isidentifier() or name in ("z", "local", "units"):
+        raise InputError(
+            "name",
+            expected="an identifier, other than z, local and units, which a layer uses itself",
+            got=repr(name),
+            hint='name="penalty"',
         )
     return wrapped(PenaltyMessenger(costs, name=name, part_of_kl=part_of_kl), model)

@@ -228,7 +228,7 @@ def test_calibration_moves_the_band_in_bounded_steps(stack: Stack, see: See, dri
     model = stack()
     band = EnergyBand(model, partial(heterogeneous_band, target=1.0, spread=2.0))
     calibration = BandCalibration(
-        model, band.bands, low_share=0.0, high_share=0.0, largest=1.5, every=4, momentum=0.5
+        model, band, low_share=0.0, high_share=0.0, largest=1.5, every=4, momentum=0.5
     )
     before = Band(*(part.clone() for part in band.bands["layers.0"]))
     high = see(energy=[8.0, 16.0, 32.0])  # 16 times the targets: two bounds of 20 and 10

@@ -44,8 +44,8 @@ def everything(model: NeuronStack) -> Controller:
         Thermostat(model, every=2),
         FreeBits(model, 0.2),
         band,
-        BandCalibration(model, band.bands, every=5),
-        Homeostat(model, band.bands, every=4, warmup=3, compensate=readers),
+        BandCalibration(model, band, every=5),
+        Homeostat(model, band, every=4, warmup=3, compensate=readers),
         ScaleGuard(model, floor=0.25, every=3),
     )
 
@@ -54,9 +54,9 @@ def everything(model: NeuronStack) -> Controller:
 MAKERS: dict[str, Callable[[NeuronStack], Controller]] = {
     "Thermostat": lambda m: Thermostat(m, every=3),
     "EnergyBand": lambda m: EnergyBand(m, 0.5, weight=0.1, ramp=12, every=3, crowd=0.1),
-    "BandCalibration": lambda m: (
-        lambda band: compose(band, BandCalibration(m, band.bands, every=3))
-    )(EnergyBand(m, 0.3)),
+    "BandCalibration": lambda m: (lambda band: compose(band, BandCalibration(m, band, every=3)))(
+        EnergyBand(m, 0.3)
+    ),
     "Homeostat": lambda m: Homeostat(m, 0.3, every=3, warmup=2),
     "Projection": lambda m: Projection(m, 5, 0.3, batches=4),
     "ScaleGuard": lambda m: ScaleGuard(m, floor=0.28, dead=1.0, every=3),
@@ -159,11 +159,11 @@ def test_a_calibrated_band_is_restored_for_all_who_share_it(stack: Stack) -> Non
 
     def make() -> tuple[EnergyBand, Homeostat, Controller]:
         band = EnergyBand(model, 0.3)
-        homeostat = Homeostat(model, band.bands)
+        homeostat = Homeostat(model, band)
         return (
             band,
             homeostat,
-            compose(band, BandCalibration(model, band.bands, every=1), homeostat),
+            compose(band, BandCalibration(model, band, every=1), homeostat),
         )
 
     _, _, first = make()

@@ -9,148 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
+from pyro_vdn.bench.illnesses import ILLNESSES, Illness, Program, thermostat
 from pyro_vdn.bench.results import environment
-from pyro_vdn.control import Controller, Homeostat, ScaleGuard, Thermostat, compose, watch
-from pyro_vdn.control.free_bits import free_bits_cost
+from pyro_vdn.control import Controller, watch
 from pyro_vdn.datasets import load_uci, standardize, uci_split
-from pyro_vdn.diagnostics import CollapseMode, CollapseReport, collapse_report, unit_statistics
+from pyro_vdn.diagnostics import CollapseReport, collapse_report, unit_statistics
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer import PACmELBO
 from pyro_vdn.models import Regression
-from pyro_vdn.poutine import kl_weight, penalize
 
 UNITS = 12
 STEPS = 1500
 BATCH = 64
-PATH = "neurons"
 
-Program = Callable[..., Any]
 Rows = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Illness:
-    """One way to make units ill, and its cure.
-
-    Args:
-        mode: What the report should call the victims.
-        cause: The cause, in words.
-        cure: The cure, in words.
-        infect: Changes the fresh model's victims in place.
-        expose: Wraps the controlled model in what makes its victims ill while it trains.
-        pruned: Whether the readout's columns of the victims are zero, and stay so while it trains.
-        treatment: From the ill model to the controllers that cure it.
-    """
-
-    mode: CollapseMode
-    cause: str
-    cure: str
-    infect: Callable[[Regression, Tensor], None]
-    expose: Callable[[Program, Tensor], Program]
-    treatment: Callable[[Regression], Controller]
-    pruned: bool = False
-
-
-def thermostat(model: Regression) -> Thermostat:
-    """Return the thermostat that keeps a layer of these experiments healthy.
-
-    Args:
-        model: The model.
-    """
-    return Thermostat(model, low=0.2, high=2.0)
-
-
-def _nothing(model: Regression, victims: Tensor) -> None:
-    """Leave the fresh model as it is."""
-
-
-def _weighted(program: Program, victims: Tensor, weight: float) -> Program:
-    """Multiply the victims' KL weights by a number, whatever the thermostat sets."""
-    wrapped: Program = kl_weight(program, {PATH: torch.where(victims, weight, 1.0)})
-    return wrapped
-
-
-def _without_kl(program: Program, victims: Tensor) -> Program:
-    return _weighted(program, victims, 0.0)
-
-
-def _narrow(model: Regression, victims: Tensor) -> None:
-    gain = torch.where(victims, 0.05, 1.0)
-    model.neurons.posterior.multiply_scale_(gain, gain)
-
-
-def _wide(model: Regression, victims: Tensor) -> None:
-    gain = torch.where(victims, 15.0, 1.0)
-    model.neurons.posterior.multiply_scale_(gain, gain)
-    with torch.no_grad():
-        model.readout.linear.weight[:, victims] = 0.0
-
-
-def _loud(model: Regression, victims: Tensor) -> None:
-    gain = torch.where(victims, 15.0, 1.0)
-    model.neurons.posterior.multiply_loc_(gain)
-    with torch.no_grad():
-        model.readout.linear.weight.div_(gain)
-
-
-def _must_tell(program: Program, victims: Tensor) -> Program:
-    def cost(posterior: Any, prior: Any) -> Tensor:
-        return torch.where(victims, free_bits_cost(posterior, prior, bits=8.0), 0.0)
-
-    wrapped: Program = penalize(_without_kl(program, victims), {PATH: cost}, name="must_tell")
-    return wrapped
-
-
-ILLNESSES = (
-    Illness(
-        CollapseMode.POSTERIOR_COLLAPSE,
-        "a KL weight of at least 10 on each victim",
-        "Thermostat",
-        _nothing,
-        lambda program, victims: _weighted(program, victims, 1e7),
-        thermostat,
-    ),
-    Illness(
-        CollapseMode.DETERMINISTIC_COLLAPSE,
-        "scales that start at 0.015 and no KL to widen them",
-        "ScaleGuard(floor=0.15) and Thermostat",
-        _narrow,
-        _without_kl,
-        lambda model: compose(thermostat(model), ScaleGuard(model, floor=0.15)),
-    ),
-    Illness(
-        CollapseMode.ENERGY_BLOW_UP,
-        "locations that start 15 times too large and no KL to quieten them",
-        "Homeostat(0.5) and Thermostat",
-        _loud,
-        _without_kl,
-        lambda model: compose(thermostat(model), Homeostat(model, 0.5, warmup=0)),
-    ),
-    Illness(
-        CollapseMode.VARIANCE_BLOW_UP,
-        "scales that start at 4.5 and 8 free nats that are paid with noise",
-        "ScaleGuard(ceiling=1) and Thermostat",
-        _wide,
-        _must_tell,
-        lambda model: compose(thermostat(model), ScaleGuard(model, ceiling=1.0)),
-    ),
-    Illness(
-        CollapseMode.IGNORED,
-        "a readout that has pruned them, and no KL that would silence them",
-        "Thermostat",
-        _nothing,
-        _without_kl,
-        thermostat,
-        pruned=True,
-    ),
-)
 
 
 def train_rows() -> Rows:
@@ -202,7 +80,7 @@ def examine(model: Regression, rows: Rows) -> CollapseReport:
 
 
 def healthy(seed: int, rows: Rows, steps: int = STEPS) -> CollapseReport:
-    """Train a layer too small to spare a unit under the thermostat alone; return its report.
+    """Train a layer of the same size under the thermostat alone and return its report.
 
     Args:
         seed: Seed of weights and batches.
@@ -210,7 +88,7 @@ def healthy(seed: int, rows: Rows, steps: int = STEPS) -> CollapseReport:
         steps: Steps of training.
     """
     pyro.set_rng_seed(seed)
-    model = Regression(rows[0].shape[-1], num_units=UNITS // 3).float()
+    model = Regression(rows[0].shape[-1], num_units=UNITS).float()
     keeper = thermostat(model)
     train_steps(model, keeper.wrap(model), keeper, rows, seed=seed, steps=steps)
     return examine(model, rows)

@@ -26,8 +26,9 @@ def unit_responses(
         \mathrm{Var}_x(x_j)}
 
     over all rows, batch by batch. It sees linear answers only: a unit that answers to the square of
-    a feature may correlate with nothing. Where a neuron has several latent dimensions, or a row
-    several places, :math:`\mu_i` is their mean.
+    a feature may correlate with nothing. Where a neuron has several latent dimensions, the
+    strongest of their correlations is taken, with its sign; where a row has several places,
+    :math:`\mu_i` is their mean.
 
     Args:
         model: A Pyro program with rows first, called as ``model(x)``.
@@ -55,11 +56,14 @@ def unit_responses(
     def add(seen: Mapping[str, LayerRecord], batch: Sequence[Tensor]) -> None:
         features = torch.cat([value.flatten(1).double() for value in batch[:-1]], -1)
         for path, layer in seen.items():
-            units = _per_row(layer).double()  # (rows, units)
+            units = _per_row(layer).double()  # (rows, units * latents)
             crossed.setdefault(path, _CrossMoments()).update(units, features)
 
-    record_rows(model, guide, Rows(batches), seed=seed, on_batch=add)
-    return {path: moments.correlation() for path, moments in crossed.items()}
+    found = record_rows(model, guide, Rows(batches), seed=seed, on_batch=add)
+    return {
+        path: _strongest(moments.correlation(), len(found[path].kl.mean))
+        for path, moments in crossed.items()
+    }
 
 
 class _CrossMoments:
@@ -99,8 +103,15 @@ def _constant(squares: Tensor, mean: Tensor, rows: int) -> Tensor:
 
 
 def _per_row(layer: LayerRecord) -> Tensor:
-    """Return the last batch's locations, `(rows, units)`."""
+    """Return the last batch's locations, `(rows, units * latents)`."""
     loc = layer.last_loc
     if loc.dim() > layer.last_kl.dim():
-        loc = loc.mean(-1)
+        loc = loc.flatten(-2)
     return loc if loc.dim() == 2 else loc.flatten(1, -2).mean(1)
+
+
+def _strongest(found: Array, units: int) -> Array:
+    """Keep the largest correlation over latents: `(units * latents, ...)` to `(units, ...)`."""
+    found = found.reshape(units, -1, found.shape[-1])
+    strongest = np.abs(found).argmax(1, keepdims=True)
+    return np.take_along_axis(found, strongest, 1)[:, 0]

@@ -11,6 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyro_vdn.diagnostics._checks import as_array
+from pyro_vdn.diagnostics._of_record import (
+    answer_of,
+    band_bounds,
+    check_random,
+    check_recorded,
+    of_units,
+    plain,
+)
 from pyro_vdn.errors import InputError
 from pyro_vdn.poutine import LayerRecord
 
@@ -61,8 +69,7 @@ class UnitStatistics:
     r"""Statistics of a layer's units over a data set; every array has shape `(units,)`.
 
     Averages are over rows; standard errors take rows to be independent. Where a neuron has several
-    latent dimensions, :math:`\mu^2` and :math:`\sigma^2` are averaged over them, and :math:`\mu`
-    stands for the mean location.
+    latent dimensions, quantities are averaged over them; KL and information are their sums.
 
     Args:
         kl: Mean KL from posterior to prior, in nats.
@@ -74,9 +81,9 @@ class UnitStatistics:
         contraction: :math:`1 - E[\mathrm{Var}_q] / E[\mathrm{Var}_p]`: 1 is certain, 0 is as wide
             as the prior, negative is wider. For any prior; NaN where its variance is not finite.
         loc_variance: Variance of the posterior location over inputs, :math:`\mathrm{Var}_x(\mu)`.
-        information: :math:`\frac12 \log(1 + \mathrm{Var}_x(\mu) / E[\sigma^2])` in nats: what the
-            location says about the input. A unit with the same posterior for every input has none,
-            however large its KL.
+        information: :math:`\sum_k \frac12 \log(1 + \mathrm{Var}_x(\mu_k) / E[\sigma_k^2])` over
+            latent dimensions, in nats: what the location says about the input. A unit with the same
+            posterior for every input has none, however large its KL.
         scale_variation: Standard deviation of the posterior scale over inputs, relative to its
             mean.
         prior_scale: Root mean prior variance; NaN where that is not finite.
@@ -148,8 +155,8 @@ class UnitStatistics:
             InputError: If the record is empty or not finite, its prior is a point, or a band or use
                 does not fit the units.
         """
-        _check_rows(record)
-        kl, mu2, variance, loc_variance = (
+        check_recorded(record)
+        kl, mu2, variance, _ = (
             as_array(what, value, ndim=1, sizes="(units,)")
             for what, value in (
                 ("kl", record.kl.mean),
@@ -158,30 +165,27 @@ class UnitStatistics:
                 ("loc", record.loc.variance),
             )
         )
-        prior_variance = _numpy(record.prior_variance.mean)
+        prior_variance = plain(record.prior_variance.mean)
         prior_variance = np.where(np.isfinite(prior_variance), prior_variance, np.nan)
-        _check_random(variance, "the posterior")
-        _check_random(prior_variance, "the prior")
+        check_random(variance, "the posterior")
+        check_random(prior_variance, "the prior")
         scale = np.sqrt(variance)
-        spread = _numpy(record.scale.variance) ** 0.5 / _numpy(record.scale.mean)
         low, high = (None, None) if band is None else band_bounds(band, len(kl))
         return cls(
             kl=kl,
-            kl_error=_numpy(record.kl.standard_error),
+            kl_error=plain(record.kl.standard_error),
             mu2=mu2,
-            mu2_error=_numpy(record.energy.standard_error),
+            mu2_error=plain(record.energy.standard_error),
             scale=scale,
-            scale_error=_numpy(record.variance.standard_error) / (2.0 * scale),
+            scale_error=plain(record.variance.standard_error) / (2.0 * scale),
             contraction=1.0 - variance / prior_variance,
-            loc_variance=loc_variance,
-            information=0.5 * np.log1p(loc_variance / variance),
-            scale_variation=spread,
+            **answer_of(record)._asdict(),
             prior_scale=np.sqrt(prior_variance),
             active=kl > threshold,
             rows=record.kl.count,
             threshold=threshold,
-            use=None if use is None else _of_units("use", use.mean, len(kl)),
-            use_error=None if use is None else _of_units("use", use.standard_error, len(kl)),
+            use=None if use is None else of_units("use", use.mean, len(kl)),
+            use_error=None if use is None else of_units("use", use.standard_error, len(kl)),
             band_low=low,
             band_high=high,
         )
@@ -240,60 +244,3 @@ def by_layer(
             hint="unit_statistics(model, guide, batches)",
         )
     return layers
-
-
-def _numpy(value: Tensor) -> Array:
-    return value.detach().cpu().double().numpy()
-
-
-def _check_rows(record: LayerRecord) -> None:
-    if record.kl.count == 0:
-        raise InputError(
-            "record",
-            expected="at least one recorded row",
-            got="none",
-            hint="run the guide inside `with record() as seen:`",
-        )
-
-
-def _check_random(variance: Array, what: str) -> None:
-    if (variance <= 0).any():
-        raise InputError(
-            "record",
-            expected=f"units that are distributions, with a positive variance of {what}",
-            got=f"{variance.min():g} at ({int(variance.argmin())},)",
-            hint="measure the model itself, not its deterministic twin or one with clamped units",
-        )
-
-
-def _of_units(what: str, value: Tensor | ArrayLike, units: int) -> Array:
-    array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
-    if array.ndim == 0:
-        array = np.broadcast_to(array, (units,))
-    array = as_array(what, array, ndim=1, sizes="(units,)")
-    if len(array) != units:
-        raise InputError(
-            what,
-            expected=f"{units} units, as in the record",
-            got=f"{len(array)}",
-            hint="pass what belongs to this layer, or one number for all of its units",
-        )
-    return array
-
-
-def band_bounds(band: Sequence[Tensor | ArrayLike], units: int) -> tuple[Array, Array]:
-    """Return the bounds of every unit, `(units,)` each, given `(low, high, ...)`."""
-    if len(band) < 2:
-        raise InputError(
-            "band", expected="bounds (low, high)", got=f"{len(band)}", hint="band=(0.02, 0.2)"
-        )
-    low, high = (_of_units("band", value, units) for value in band[:2])
-    if (low > high).any():
-        unit = int((low > high).argmax())
-        raise InputError(
-            "band",
-            expected="a lower bound that is at most the upper one",
-            got=f"{low[unit]:g} over {high[unit]:g} at ({unit},)",
-            hint="band=(low, high), in this order",
-        )
-    return low, high

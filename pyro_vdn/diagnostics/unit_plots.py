@@ -12,9 +12,10 @@ from torch import Tensor
 from pyro_vdn.diagnostics import _heat, _unit_panels
 from pyro_vdn.diagnostics._checks import as_array
 from pyro_vdn.diagnostics._figure import INK, new_figure, style
+from pyro_vdn.diagnostics._of_record import band_bounds
 from pyro_vdn.diagnostics.collapse import CollapseReport
 from pyro_vdn.diagnostics.history import TrainingHistory
-from pyro_vdn.diagnostics.statistics import UnitStatistics, band_bounds, by_layer
+from pyro_vdn.diagnostics.statistics import UnitStatistics, by_layer
 from pyro_vdn.diagnostics.symptoms import CollapseThresholds
 from pyro_vdn.errors import InputError
 

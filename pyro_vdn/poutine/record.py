@@ -87,8 +87,11 @@ class LayerRecord:
     """What one layer's neurons did: the last batch in full, and streaming moments over all batches.
 
     The last batch is in `last_loc`, `last_scale` of shape `(..., num_units[, latent_dim])` and
-    `last_kl` of shape `(..., num_units)`; latent dimensions are averaged in the moments of location
-    and scale. All are detached.
+    `last_kl` of shape `(..., num_units)`. All are detached.
+
+    Latent dimensions are averaged in `loc`, `scale`, `variance`, `energy` and `prior_variance`.
+    What they do one by one is in `latent_loc`, `latent_scale` and `latent_variance`, of shape
+    `(num_units * latent_dim,)`, latent dimensions last; these are empty where there is but one.
 
     Example:
         >>> LayerRecord().kl.count
@@ -106,6 +109,9 @@ class LayerRecord:
         self.energy = StreamingMoments()
         self.prior_variance = StreamingMoments()
         self.kl = StreamingMoments()
+        self.latent_loc = StreamingMoments()
+        self.latent_scale = StreamingMoments()
+        self.latent_variance = StreamingMoments()
 
     def update(self, loc: Tensor, scale: Tensor, kl: Tensor, prior_scale: Tensor) -> None:
         """Take in a batch.
@@ -118,15 +124,20 @@ class LayerRecord:
         """
         self.last_loc, self.last_scale, self.last_kl = loc, scale, kl
         by_latent = loc.dim() > kl.dim()
+        variance = _squared(scale)
         for moments, values in (
             (self.loc, loc),
             (self.scale, scale),
-            (self.variance, _squared(scale)),
+            (self.variance, variance),
             (self.energy, _squared(loc)),
             (self.prior_variance, _squared(prior_scale)),
         ):
             moments.update(values.mean(-1) if by_latent else values)
         self.kl.update(kl)
+        if by_latent and loc.shape[-1] > 1:  # locations of opposite sign would cancel in a mean
+            self.latent_loc.update(loc.flatten(-2))
+            self.latent_scale.update(scale.flatten(-2))
+            self.latent_variance.update(variance.flatten(-2))
 
     def merge(self, other: LayerRecord) -> None:
         """Merge the moments of another record of the same layer, for example another process's."""

@@ -15,7 +15,7 @@ from pyro_vdn.models import DeepRegression, Regression
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from pyro_vdn.diagnostics import UnitStatistics, Use, unit_statistics
+from pyro_vdn.diagnostics import UnitStatistics, Use, collapse_report, unit_statistics
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import LearnedNormal, NormalPosterior, VariationalNeurons
 from pyro_vdn.poutine import LayerRecord, deterministic, kl_weight, penalize, record
@@ -117,12 +117,31 @@ def test_contraction_takes_the_spread_of_the_prior_not_its_place(data: Any) -> N
 
 def test_several_latent_dimensions_are_averaged(data: Any) -> None:
     model = scattered(Net(latent_dim=3))
-    s = measured(model, data)
+    s = measured(model, [tuple(value[:9] for value in data), tuple(value[9:] for value in data)])
     with torch.no_grad():
         q = model.neurons.posterior(data[0]).base_dist
+    loc, variance = q.loc.var(0, correction=0), q.scale.square().mean(0)
     np.testing.assert_allclose(s.mu2, q.loc.square().mean((0, 2)))
     np.testing.assert_allclose(s.scale, q.scale.square().mean((0, 2)).sqrt())
-    np.testing.assert_allclose(s.loc_variance, q.loc.mean(-1).var(0, correction=0))
+    np.testing.assert_allclose(s.loc_variance, loc.mean(-1))
+    np.testing.assert_allclose(s.information, 0.5 * (loc / variance).log1p().sum(-1))
+    spread = q.scale.std(0, correction=0) / q.scale.mean(0)
+    np.testing.assert_allclose(s.scale_variation, spread.mean(-1))
+
+
+def test_latents_of_opposite_sign_do_not_cancel(data: Any) -> None:
+    posterior = NormalPosterior("unit", initial_scale=0.4)
+    layer = VariationalNeurons(FEATURES, UNITS, latent_dim=2, posterior=posterior)
+    with torch.no_grad():
+        linear = layer.posterior.loc
+        weight = torch.randn(UNITS, 1, FEATURES)
+        linear.weight.copy_(torch.cat([weight, -weight], 1).reshape(linear.weight.shape))
+        linear.bias.zero_()
+    with record() as seen:
+        layer(data[0])
+    s = UnitStatistics.of(seen[""])
+    assert (s.information > 0.1).all()
+    assert collapse_report(s).units("living") == {"": list(range(UNITS))}
 
 
 def test_the_same_posterior_for_every_input_has_no_information(data: Any) -> None:

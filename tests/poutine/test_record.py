@@ -15,6 +15,7 @@ from pyro_vdn.poutine import LayerRecord, PosteriorMessenger, StreamingMoments, 
 from pyro_vdn.testing import randomise
 
 MOMENTS = ("loc", "scale", "variance", "energy", "prior_variance", "kl")
+LATENTS = ("latent_loc", "latent_scale", "latent_variance")
 
 
 def moments_of(*batches: Tensor) -> StreamingMoments:
@@ -163,12 +164,17 @@ def test_all_quantities(make_prior: Any, scale: Any, latent_dim: int) -> None:
         assert_same(getattr(seen, name), values.mean(-1) if latent_dim > 1 else values)
     assert_same(seen.kl, kl.sum(-1) if latent_dim > 1 else kl)
 
+    latents = {"loc": m, "scale": s, "variance": s**2} if latent_dim > 1 else {}
+    for name, values in latents.items():
+        assert_same(getattr(seen, f"latent_{name}"), values.expand(m.shape).flatten(-2))
+    assert (seen.latent_loc.count > 0) == (latent_dim > 1)
+
 
 def test_records_merge_in_all_quantities() -> None:
-    layer, x = make_layer(prior=ConditionalNormal()), torch.randn(9, 4)
+    layer, x = make_layer(prior=ConditionalNormal(), latent_dim=2), torch.randn(9, 4)
     left, right, whole = seen_by(layer, x[:4]), seen_by(layer, x[4:]), seen_by(layer, x)
     left.merge(right)
-    for name in MOMENTS:
+    for name in (*MOMENTS, *LATENTS):
         mine, theirs = getattr(left, name), getattr(whole, name)
         assert mine.count == theirs.count == 9
         torch.testing.assert_close(mine.mean, theirs.mean)
@@ -192,8 +198,8 @@ def test_a_record_that_has_moved_is_one_of_its_own() -> None:
 
 
 def test_moving_reaches_every_moment() -> None:
-    moved = seen_by(make_layer(), torch.randn(9, 4)).to("meta")
-    for name in MOMENTS:
+    moved = seen_by(make_layer(latent_dim=2), torch.randn(9, 4)).to("meta")
+    for name in (*MOMENTS, *LATENTS):
         assert getattr(moved, name).mean.device.type == "meta"
         assert getattr(moved, name).variance.device.type == "meta"
 

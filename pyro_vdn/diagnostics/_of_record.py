@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 class Answer(NamedTuple):
-    """How a unit's posterior varies with its input, each `(units,)`; see `UnitStatistics`."""
+    """How posteriors vary with inputs, each `(units,)`, NaN below two rows."""
 
     loc_variance: Array
     information: Array
@@ -37,12 +37,22 @@ def answer_of(record: LayerRecord) -> Answer:
     scale: StreamingMoments = record.latent_scale if several else record.scale
     spread = latents(scale.variance) ** 0.5 / latents(scale.mean)
     information = 0.5 * np.log1p(loc / variance)
+    if record.kl.count < 2:  # one input shows nothing of how others are answered
+        loc, information, spread = (np.full_like(loc, np.nan) for _ in range(3))
     return Answer(loc.mean(-1), information.sum(-1), spread.mean(-1))
 
 
 def plain(value: Tensor) -> Array:
     """Convert a tensor to float64."""
     return value.detach().cpu().double().numpy()
+
+
+def sampling_error(moments: StreamingMoments) -> Array:
+    """Return standard errors of means, `(units,)`, NaN below two rows: one row shows no spread."""
+    if moments.count < 2:
+        return np.full_like(plain(moments.mean), np.nan)
+    errors: Array = np.sqrt(plain(moments.variance) / (moments.count - 1))
+    return errors
 
 
 def check_recorded(record: LayerRecord) -> None:

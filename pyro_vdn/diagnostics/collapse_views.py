@@ -119,7 +119,7 @@ def _indented(text: str) -> list[str]:
 
 
 def _notes(report: CollapseReport) -> list[str]:
-    notes = []
+    notes = _unknown(report)
     missing = [path for path, s in report.statistics.items() if s.use is None]
     if missing:
         which = "" if len(missing) == len(report.statistics) else f" of {', '.join(missing)}"
@@ -137,7 +137,8 @@ def _notes(report: CollapseReport) -> list[str]:
     if costly:
         notes.append(
             f"Costly: {costly} living units have a use that is surely negative: on these rows "
-            "their prior would predict better. Try held-out rows, more training, or pruning them."
+            "their prior would predict better (the error is over rows, not draws). Try held-out "
+            "rows, more training, or pruning them."
         )
     for path, s in report.statistics.items():
         if s.band_low is not None:
@@ -147,6 +148,18 @@ def _notes(report: CollapseReport) -> list[str]:
                 f"{shares.within:.1%} within, {shares.above:.1%} above."
             )
     return [line for note in notes for line in textwrap.wrap(note, _LINE)]
+
+
+def _unknown(report: CollapseReport) -> list[str]:
+    """Say what cannot be told of a layer, by name."""
+    notes = []
+    for path, s in report.statistics.items():
+        if s.rows < 2:
+            notes.append(
+                f"Of {path or 'the layer'} there is one row: it cannot tell which units are the "
+                "same for every input, and nothing has a standard error. Measure over more rows."
+            )
+    return notes
 
 
 def _thresholds(report: CollapseReport) -> dict[str, float]:

@@ -18,6 +18,7 @@ from pyro_vdn.diagnostics._of_record import (
     check_recorded,
     of_units,
     plain,
+    sampling_error,
 )
 from pyro_vdn.errors import InputError
 from pyro_vdn.poutine import LayerRecord
@@ -33,7 +34,8 @@ class Use(NamedTuple):
 
     Args:
         mean: Mean over rows, `(units,)`, in nats per row.
-        standard_error: Its standard error over rows, `(units,)`, in nats per row.
+        standard_error: Its standard error over rows, `(units,)`, in nats per row: how much it would
+            change with other rows, not with other draws; NaN below two rows.
         rows: Number of rows behind it.
 
     Example:
@@ -69,7 +71,8 @@ class UnitStatistics:
     r"""Statistics of a layer's units over a data set; every array has shape `(units,)`.
 
     Averages are over rows; standard errors take rows to be independent. Where a neuron has several
-    latent dimensions, quantities are averaged over them; KL and information are their sums.
+    latent dimensions, quantities are averaged over them; KL and information are their sums. Below
+    two rows, standard errors and what varies over inputs are NaN.
 
     Args:
         kl: Mean KL from posterior to prior, in nats.
@@ -92,7 +95,7 @@ class UnitStatistics:
         threshold: KL in nats above which a unit counts as active; 1e-4 is the published value.
         use: Mean fall of the log-likelihood, in nats per row, when the unit is replaced by draws
             from its prior; None where it was not measured.
-        use_error: Its standard error.
+        use_error: Its standard error over rows; the noise of draws is not in it.
         band_low: Lower bound of the band on `mu2`; None where there is no band.
         band_high: Its upper bound.
 
@@ -173,11 +176,11 @@ class UnitStatistics:
         low, high = (None, None) if band is None else band_bounds(band, len(kl))
         return cls(
             kl=kl,
-            kl_error=plain(record.kl.standard_error),
+            kl_error=sampling_error(record.kl),
             mu2=mu2,
-            mu2_error=plain(record.energy.standard_error),
+            mu2_error=sampling_error(record.energy),
             scale=scale,
-            scale_error=plain(record.variance.standard_error) / (2.0 * scale),
+            scale_error=sampling_error(record.variance) / (2.0 * scale),
             contraction=1.0 - variance / prior_variance,
             **answer_of(record)._asdict(),
             prior_scale=np.sqrt(prior_variance),
@@ -185,7 +188,7 @@ class UnitStatistics:
             rows=record.kl.count,
             threshold=threshold,
             use=None if use is None else of_units("use", use.mean, len(kl)),
-            use_error=None if use is None else of_units("use", use.standard_error, len(kl)),
+            use_error=None if use is None else _error_of(use, len(kl)),
             band_low=low,
             band_high=high,
         )
@@ -229,6 +232,13 @@ class UnitStatistics:
                 hint="unit_statistics(..., bands={'neurons': (low, high)})",
             )
         return self.band_low, self.band_high
+
+
+def _error_of(use: Use, units: int) -> Array:
+    """Return the standard error of use, which one row cannot tell."""
+    if use.rows < 2:
+        return np.full(units, np.nan)
+    return of_units("use", use.standard_error, units)
 
 
 def by_layer(

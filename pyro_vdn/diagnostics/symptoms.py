@@ -91,7 +91,8 @@ class CollapseThresholds:
         use: A unit is ignored if its use is shown to be smaller than this on either side, in nats
             per row: :math:`|\text{use}| + 2 \cdot \text{error}` is below it. Nothing that is noisy
             is called ignored; where the noise hides the answer, the unit is *undecided* and the
-            report counts it.
+            report counts it. The error is over rows alone: *surely* is said of other rows, with the
+            noise of draws left out.
 
     Raises:
         InputError: For a threshold that is not positive.
@@ -158,12 +159,13 @@ def undecided(statistics: UnitStatistics, thresholds: CollapseThresholds) -> NDA
     if statistics.use is None or statistics.use_error is None:
         return np.zeros(len(statistics.kl), dtype=bool)
     size, noise = np.abs(statistics.use), 2.0 * statistics.use_error
-    return (size - noise < thresholds.use) & (size + noise >= thresholds.use)
+    within = (size - noise < thresholds.use) & (size + noise >= thresholds.use)
+    return within | np.isnan(noise)  # one row says nothing
 
 
 def same_for_every_input(s: UnitStatistics, t: CollapseThresholds) -> NDArray[np.bool_]:
-    """Say which units have one posterior, whatever their input, `(units,)`."""
-    return (s.information < t.information) & (s.scale_variation < t.scale_variation)
+    """Say which units have one posterior, whatever their input, `(units,)`; two rows can tell."""
+    return (s.rows > 1) & (s.information < t.information) & (s.scale_variation < t.scale_variation)
 
 
 def _variance_blow_up(s: UnitStatistics, t: CollapseThresholds) -> Symptom:

@@ -35,6 +35,7 @@ BOUNDARIES: list[tuple[dict[str, Any], str]] = [
     ({"information": 0.0, "scale_variation": 1e-2}, "living"),
     ({"information": 1e-3 - JUST, "scale_variation": 1e-2 - JUST}, "posterior collapse"),
     ({"information": 0.0, "scale_variation": 0.0, "kl": 2.0}, "posterior collapse"),
+    ({"information": 0.0, "scale_variation": 0.0, "kl": 2.0, "rows": 1}, "living"),
     ({"scale": 0.05, "kl": 2.5}, "living"),
     ({"scale": 0.05 - JUST, "kl": 2.5}, "deterministic collapse"),
     ({"scale": 0.025, "prior_scale": 0.5, "kl": 2.5}, "living"),

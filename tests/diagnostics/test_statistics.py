@@ -73,11 +73,11 @@ def test_statistics_equal_those_of_all_rows_at_once(batch_size: int, data: Any) 
     variance = (scale**2).mean(0)
     expected = {
         "kl": kl.mean(0),
-        "kl_error": kl.std(0) / root,
+        "kl_error": kl.std(0, ddof=1) / root,
         "mu2": (loc**2).mean(0),
-        "mu2_error": (loc**2).std(0) / root,
+        "mu2_error": (loc**2).std(0, ddof=1) / root,
         "scale": variance**0.5,
-        "scale_error": (scale**2).std(0) / root / (2 * variance**0.5),
+        "scale_error": (scale**2).std(0, ddof=1) / root / (2 * variance**0.5),
         "contraction": 1 - variance / prior**2,
         "loc_variance": loc.var(0),
         "information": 0.5 * np.log(1 + loc.var(0) / variance),
@@ -152,6 +152,22 @@ def test_the_same_posterior_for_every_input_has_no_information(data: Any) -> Non
     s = measured(model, data)
     assert s.information[2] < 1e-12 < s.information[[0, 1, 3, 4]].min()
     assert s.kl[2] > 1.0
+
+
+def test_one_row_tells_neither_errors_nor_answers(data: Any) -> None:
+    model = scattered(Regression(FEATURES, num_units=UNITS))
+    row = tuple(value[:1] for value in data)
+    s = unit_statistics(model, NeuronGuide(model), row)["neurons"]
+    unknown = ("kl_error", "mu2_error", "scale_error", "use_error")
+    for name in (*unknown, "information", "scale_variation", "loc_variance"):
+        assert np.isnan(getattr(s, name)).all()
+    assert np.isfinite(s.use).all()
+    report = collapse_report(s)
+    assert report.units("living") == {"": list(range(UNITS))}
+    assert report.undecided()[""].all()
+    assert "it cannot tell which units are the same for every input" in " ".join(
+        str(report).split()
+    )
 
 
 class Heavy(nn.Module):

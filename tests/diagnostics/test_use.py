@@ -80,7 +80,7 @@ def test_use_in_closed_form_equals_the_hand_computation(data: Any) -> None:
     falls = falls_by_hand(model, *data)
     assert np.abs(falls).min() > 1e-6
     np.testing.assert_allclose(used.mean, falls.mean(1))
-    np.testing.assert_allclose(used.standard_error, falls.std(1) / 60**0.5)
+    np.testing.assert_allclose(used.standard_error, falls.std(1, ddof=1) / 60**0.5)
     assert used.rows == 60
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class Rows:
             targets. A tuple of tensors is a whole data set and is cut into batches here.
 
     Raises:
-        InputError: For an iterator, which is empty after one round.
+        InputError: For an iterator, which is empty after one round, or tensors of unequal length.
 
     Example:
         >>> rows = Rows((torch.zeros(1500, 3), torch.zeros(1500, 1)))
@@ -42,6 +42,8 @@ class Rows:
                 got=type(batches).__name__,
                 hint="pass the DataLoader itself, a list of batches, or the tensors (x, y)",
             )
+        if _is_whole(batches):
+            _check_lengths(batches)
         self.batches = batches
 
     def __iter__(self) -> Iterator[Sequence[Tensor]]:
@@ -78,7 +80,7 @@ class Rows:
 
     def _batches(self) -> Iterator[Any]:
         whole = self.batches
-        if not (isinstance(whole, tuple) and whole and _tensors(whole)):
+        if not _is_whole(whole):
             yield from whole
             return
         for start in range(0, len(whole[0]), _SLICE):
@@ -90,6 +92,23 @@ def check_total(rows: int) -> None:
     if rows == 0:
         raise InputError(
             "batches", expected="at least one row", got="none", hint="check the loader's data"
+        )
+
+
+def _is_whole(batches: Batches) -> TypeGuard[tuple[Tensor, ...]]:
+    """Say whether these are the tensors of a whole data set."""
+    return isinstance(batches, tuple) and bool(batches) and _tensors(batches)
+
+
+def _check_lengths(whole: tuple[Tensor, ...]) -> None:
+    """Refuse tensors of unequal length before they are cut, which would hide it."""
+    lengths = [tuple(value.shape[:1]) for value in whole]
+    if len(set(lengths)) > 1 or () in lengths:
+        raise InputError(
+            "x",
+            expected="inputs and targets of one number of rows, at least 1",
+            got=f"shapes {[tuple(value.shape) for value in whole]}",
+            hint="check the first dimension of each tensor",
         )
 
 

@@ -289,6 +289,11 @@ def no_neurons(x: Tensor) -> None:
         ([(torch.zeros(3, 3),)], "batches: expected batches that are pairs"),
         ([(torch.zeros(3, 3), 1.0)], "batches: expected batches that are pairs"),
         ((torch.zeros(3, 3), torch.zeros(2, 1)), "x: expected inputs and targets of one number"),
+        (
+            (torch.zeros(1024, 3), torch.zeros(1500, 1)),
+            r"x: .* shapes \[\(1024, 3\), \(1500, 1\)\]",
+        ),
+        ((torch.zeros(3, 3), torch.tensor(1.0)), r"x: .* shapes \[\(3, 3\), \(\)\]"),
         ((torch.full((3, 3), torch.nan), torch.zeros(3, 1)), r"x: .* nan at \(0, 0\)"),
     ],
 )

@@ -47,6 +47,12 @@ def plain(value: Tensor) -> Array:
     return value.detach().cpu().double().numpy()
 
 
+def finite(value: Tensor) -> Array:
+    """Convert a tensor to float64, with NaN for infinity."""
+    array = plain(value)
+    return np.where(np.isfinite(array), array, np.nan)
+
+
 def sampling_error(moments: StreamingMoments) -> Array:
     """Return standard errors of means, `(units,)`, NaN below two rows: one row shows no spread."""
     if moments.count < 2:

@@ -16,8 +16,8 @@ from pyro_vdn.diagnostics._of_record import (
     band_bounds,
     check_random,
     check_recorded,
+    finite,
     of_units,
-    plain,
     sampling_error,
 )
 from pyro_vdn.errors import InputError
@@ -79,6 +79,8 @@ class UnitStatistics:
         kl_error: Its standard error.
         mu2: Mean squared posterior location :math:`E[\mu^2]`, the energy.
         mu2_error: Its standard error.
+        mu2_about_prior: The same about the prior's mean, :math:`E[(\mu - m_p)^2]`; NaN where that
+            is not finite.
         scale: Root mean posterior variance :math:`\sqrt{E[\sigma^2]}`.
         scale_error: Its standard error, by the delta method.
         contraction: :math:`1 - E[\mathrm{Var}_q] / E[\mathrm{Var}_p]`: 1 is certain, 0 is as wide
@@ -118,6 +120,7 @@ class UnitStatistics:
     kl_error: Array
     mu2: Array
     mu2_error: Array
+    mu2_about_prior: Array
     scale: Array
     scale_error: Array
     contraction: Array
@@ -168,8 +171,7 @@ class UnitStatistics:
                 ("loc", record.loc.variance),
             )
         )
-        prior_variance = plain(record.prior_variance.mean)
-        prior_variance = np.where(np.isfinite(prior_variance), prior_variance, np.nan)
+        prior_variance = finite(record.prior_variance.mean)
         check_random(variance, "the posterior")
         check_random(prior_variance, "the prior")
         scale = np.sqrt(variance)
@@ -179,6 +181,7 @@ class UnitStatistics:
             kl_error=sampling_error(record.kl),
             mu2=mu2,
             mu2_error=sampling_error(record.energy),
+            mu2_about_prior=finite(record.energy_about_prior.mean),
             scale=scale,
             scale_error=sampling_error(record.variance) / (2.0 * scale),
             contraction=1.0 - variance / prior_variance,
@@ -207,8 +210,8 @@ class UnitStatistics:
 
     def band_shares(self) -> BandShares:
         """Return the shares of units below, within and above their band."""
-        below, above = float(np.mean(self.below_band())), float(np.mean(self.above_band()))
-        return BandShares(below, 1.0 - below - above, above)
+        below, above = self.below_band(), self.above_band()
+        return BandShares(*(float(np.mean(part)) for part in (below, ~below & ~above, above)))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return what is known of the units by name, ready for the `unit_stats` group of ArviZ."""

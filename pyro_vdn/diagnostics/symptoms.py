@@ -84,9 +84,9 @@ class CollapseThresholds:
             at 0.05 the scale alone costs 2.5 nats.
         scale_ceiling: Posterior over prior scale above which its variance has blown up: nothing is
             learned from data by being less certain than the prior; at 3 the scale costs 2.9 nats.
-        energy: Without a band, `mu2` over prior variance above which the energy has blown up. The
-            KL must agree that the location is that far from where the prior expects it: it is at
-            least half of this, 5 nats for 10 (a learned prior may itself be far from zero).
+        energy: Without a band, `mu2` about the prior's mean over prior variance above which the
+            energy has blown up: 10 costs 5 nats for the location alone. (A learned prior may itself
+            be far from zero.)
         band_excess: With a band, `mu2` over its upper bound above which the energy has blown up.
         use: A unit is ignored if its use is shown to be smaller than this on either side, in nats
             per row: :math:`|\text{use}| + 2 \cdot \text{error}` is below it. Nothing that is noisy
@@ -201,11 +201,12 @@ def _energy_blow_up(s: UnitStatistics, t: CollapseThresholds) -> Symptom:
                 f"{t.band_excess:g}"
             ),
         )
-    ratio = s.mu2 / s.prior_scale**2
+    ratio = s.mu2_about_prior / s.prior_scale**2
     return Symptom(
-        (ratio > t.energy) & (s.kl > 0.5 * t.energy),
+        ratio > t.energy,
         lambda i: (
-            f"mu2 {s.mu2[i]:.3g}, {ratio[i]:.3g} times the prior's variance, above {t.energy:g}"
+            f"mu2 {s.mu2_about_prior[i]:.3g} about the prior's mean, {ratio[i]:.3g} times the "
+            f"prior's variance, above {t.energy:g}"
         ),
     )
 

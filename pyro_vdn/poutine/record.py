@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vdn.nn.divergence import neuron_kl
-from pyro_vdn.nn.normals import unexpanded
+from pyro_vdn.nn.normals import UnitNormal, unexpanded
 from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, is_neuron, layer_of
 from pyro_vdn.nn.unit_measures import precise
 
@@ -92,6 +92,7 @@ class LayerRecord:
     Latent dimensions are averaged in `loc`, `scale`, `variance`, `energy` and `prior_variance`.
     What they do one by one is in `latent_loc`, `latent_scale` and `latent_variance`, of shape
     `(num_units * latent_dim,)`, latent dimensions last; these are empty where there is but one.
+    `shifted_energy` is that about the prior's location, empty where that is known to be 0.
 
     Example:
         >>> LayerRecord().kl.count
@@ -109,11 +110,24 @@ class LayerRecord:
         self.energy = StreamingMoments()
         self.prior_variance = StreamingMoments()
         self.kl = StreamingMoments()
+        self.shifted_energy = StreamingMoments()
         self.latent_loc = StreamingMoments()
         self.latent_scale = StreamingMoments()
         self.latent_variance = StreamingMoments()
 
-    def update(self, loc: Tensor, scale: Tensor, kl: Tensor, prior_scale: Tensor) -> None:
+    @property
+    def energy_about_prior(self) -> StreamingMoments:
+        """Moments of the squared distance of locations from the prior's, `(num_units,)`."""
+        return self.shifted_energy if self.shifted_energy.count else self.energy
+
+    def update(
+        self,
+        loc: Tensor,
+        scale: Tensor,
+        kl: Tensor,
+        prior_scale: Tensor,
+        prior_loc: Tensor | None = None,
+    ) -> None:
         """Take in a batch.
 
         Args:
@@ -121,6 +135,7 @@ class LayerRecord:
             scale: Its scales, `(..., num_units[, latent_dim])`.
             kl: KLs, `(..., num_units)`.
             prior_scale: Scales of the prior, `(..., num_units[, latent_dim])`.
+            prior_loc: Its locations, which broadcast to those of the posterior; None for 0.
         """
         self.last_loc, self.last_scale, self.last_kl = loc, scale, kl
         by_latent = loc.dim() > kl.dim()
@@ -134,6 +149,9 @@ class LayerRecord:
         ):
             moments.update(values.mean(-1) if by_latent else values)
         self.kl.update(kl)
+        if prior_loc is not None:
+            shifted = _squared(loc - prior_loc)
+            self.shifted_energy.update(shifted.mean(-1) if by_latent else shifted)
         if by_latent and loc.shape[-1] > 1:  # locations of opposite sign would cancel in a mean
             self.latent_loc.update(loc.flatten(-2))
             self.latent_scale.update(scale.flatten(-2))
@@ -203,8 +221,8 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
 
 def _quantities(
     msg: Message, posterior: dist.Distribution
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return location, scale, KL and the prior's scale at a neuron's site."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """Return location, scale, KL, and the prior's scale and location at a neuron's site."""
     prior, value = msg["fn"], msg["value"]
     if PRIOR in msg["infer"]:  # drawn from the posterior; `fn` is it, or in a replayed model not
         prior = msg["infer"][PRIOR]
@@ -214,7 +232,9 @@ def _quantities(
         value = posterior.sample()
     kl = neuron_kl(posterior, prior, value).expand(posterior.batch_shape)
     prior_scale = _scale(prior).expand(posterior.batch_shape + posterior.event_shape)
-    return _loc(posterior), _scale(posterior), kl, prior_scale
+    alone = prior.base_dist if isinstance(prior, dist.Independent) else prior
+    prior_loc = None if isinstance(alone, UnitNormal) else _loc(prior)
+    return _loc(posterior), _scale(posterior), kl, prior_scale, prior_loc
 
 
 def _squared(values: Tensor) -> Tensor:

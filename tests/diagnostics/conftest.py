@@ -29,6 +29,7 @@ def table() -> Callable[..., UnitStatistics]:
         living = {"kl": 0.5, "mu2": 0.4, "scale": 0.6, "information": 0.4, "loc_variance": 0.4}
         living |= {"scale_variation": 0.1, "prior_scale": 1.0, "contraction": 0.64}
         living |= dict.fromkeys(("kl_error", "mu2_error", "scale_error"), 0.01)
+        given.setdefault("mu2_about_prior", given.get("mu2", 0.4))
         rows, given = given.pop("rows", 100), {**living, **given}
         arrays = {name: np.broadcast_to(np.array(v, float), units) for name, v in given.items()}
         return UnitStatistics(**arrays, active=arrays["kl"] > 1e-4, rows=rows)  # type: ignore[arg-type]

@@ -70,12 +70,13 @@ def test_statistics_equal_those_of_all_rows_at_once(batch_size: int, data: Any) 
     loc, scale, kl = (value.numpy() for value in moments_by_hand(model, data[0]))
     root, prior = ROWS**0.5, model.neurons.prior(data[0]).scale.detach().numpy()
     assert s.rows == ROWS
-    variance = (scale**2).mean(0)
+    variance, place = (scale**2).mean(0), model.neurons.prior.loc.detach().numpy()
     expected = {
         "kl": kl.mean(0),
         "kl_error": kl.std(0, ddof=1) / root,
         "mu2": (loc**2).mean(0),
         "mu2_error": (loc**2).std(0, ddof=1) / root,
+        "mu2_about_prior": ((loc - place) ** 2).mean(0),
         "scale": variance**0.5,
         "scale_error": (scale**2).std(0, ddof=1) / root / (2 * variance**0.5),
         "contraction": 1 - variance / prior**2,
@@ -239,6 +240,11 @@ def test_shares_count_bounds_as_inside(table: Any) -> None:
     assert s.below_band().tolist() == [True, False, False, False]
     assert s.above_band().tolist() == [False, False, False, True]
     assert s.band_shares() == (0.25, 0.5, 0.25)
+
+
+def test_shares_are_those_of_units_exactly(table: Any) -> None:
+    s = table(mu2=[0.1] * 7 + [0.25] + [0.5] * 2, band_low=0.2, band_high=0.3)
+    assert s.band_shares() == (0.7, 0.1, 0.2)  # 1 - 0.7 - 0.2 is not 0.1
 
 
 @pytest.mark.parametrize("kind", ["tensors", "numbers", "with a target"])

@@ -15,7 +15,7 @@ from pyro_vdn.poutine import LayerRecord, PosteriorMessenger, StreamingMoments, 
 from pyro_vdn.testing import randomise
 
 MOMENTS = ("loc", "scale", "variance", "energy", "prior_variance", "kl")
-LATENTS = ("latent_loc", "latent_scale", "latent_variance")
+FURTHER = ("latent_loc", "latent_scale", "latent_variance", "energy_about_prior")
 
 
 def moments_of(*batches: Tensor) -> StreamingMoments:
@@ -163,6 +163,8 @@ def test_all_quantities(make_prior: Any, scale: Any, latent_dim: int) -> None:
     for name, values in parts_by_name.items():
         assert_same(getattr(seen, name), values.mean(-1) if latent_dim > 1 else values)
     assert_same(seen.kl, kl.sum(-1) if latent_dim > 1 else kl)
+    shifted = (m - n) ** 2
+    assert_same(seen.energy_about_prior, shifted.mean(-1) if latent_dim > 1 else shifted)
 
     latents = {"loc": m, "scale": s, "variance": s**2} if latent_dim > 1 else {}
     for name, values in latents.items():
@@ -170,11 +172,18 @@ def test_all_quantities(make_prior: Any, scale: Any, latent_dim: int) -> None:
     assert (seen.latent_loc.count > 0) == (latent_dim > 1)
 
 
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_about_a_standard_normal_the_energy_is_measured_once(latent_dim: int) -> None:
+    seen = seen_by(make_layer(latent_dim=latent_dim), torch.randn(9, 4))
+    assert seen.energy_about_prior is seen.energy
+    assert seen.shifted_energy.count == 0
+
+
 def test_records_merge_in_all_quantities() -> None:
     layer, x = make_layer(prior=ConditionalNormal(), latent_dim=2), torch.randn(9, 4)
     left, right, whole = seen_by(layer, x[:4]), seen_by(layer, x[4:]), seen_by(layer, x)
     left.merge(right)
-    for name in (*MOMENTS, *LATENTS):
+    for name in (*MOMENTS, *FURTHER):
         mine, theirs = getattr(left, name), getattr(whole, name)
         assert mine.count == theirs.count == 9
         torch.testing.assert_close(mine.mean, theirs.mean)
@@ -199,7 +208,7 @@ def test_a_record_that_has_moved_is_one_of_its_own() -> None:
 
 def test_moving_reaches_every_moment() -> None:
     moved = seen_by(make_layer(latent_dim=2), torch.randn(9, 4)).to("meta")
-    for name in (*MOMENTS, *LATENTS):
+    for name in (*MOMENTS, *FURTHER):
         assert getattr(moved, name).mean.device.type == "meta"
         assert getattr(moved, name).variance.device.type == "meta"
 

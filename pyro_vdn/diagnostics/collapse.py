@@ -63,6 +63,9 @@ class UnitCall:
 class CollapseReport:
     """What has become of every unit; printed, it is a table.
 
+    Living units are those without a symptom. They include units that are mildly outside their
+    energy band: how many is in the band's shares, of which the table has a line per layer.
+
     Args:
         statistics: Statistics by layer path.
         calls: One call per unit, layer by layer, in the order of their units.
@@ -105,22 +108,35 @@ class CollapseReport:
         return [call for call in self.calls if call.mode == wanted]
 
     def undecided(self) -> dict[str, NDArray[np.bool_]]:
-        """Say by layer of which units the use is too noisy to tell it from none, `(units,)`."""
-        return {path: undecided(s, self.thresholds) for path, s in self.statistics.items()}
+        """Say by layer of which living units the use is too noisy to tell it from none, `(units,)`.
+
+        A unit with a symptom has been called by it, whatever the noise of its use.
+        """
+        noisy = {path: undecided(s, self.thresholds) for path, s in self.statistics.items()}
+        for call in self.calls:
+            noisy[call.layer][call.unit] &= call.mode is CollapseMode.LIVING
+        return noisy
 
     def costly(self) -> dict[str, list[int]]:
-        """Return by layer the living units whose use is surely under minus the threshold."""
+        """Return by layer the living units whose use is surely under minus the threshold.
+
+        Layers without any are left out; *surely* is by the error over rows, draws left out.
+        """
         found = {}
         for path, living in self.units(CollapseMode.LIVING).items():
             s = self.statistics[path]
             if s.use is not None and s.use_error is not None:
                 most = s.use + 2.0 * s.use_error
                 found[path] = [unit for unit in living if most[unit] < -self.thresholds.use]
-        return found
+        return {path: units for path, units in found.items() if units}
 
     def typical(self, mode: CollapseMode | str) -> UnitCall | None:
-        """Return the call of a mode whose unit has the median KL, or None where there is none."""
-        calls = self.of_mode(mode)
+        """Return the call of a mode whose unit has the median KL, or None where there is none.
+
+        Undecided units stand for the others only where all are undecided.
+        """
+        noisy, calls = self.undecided(), self.of_mode(mode)
+        calls = [call for call in calls if not noisy[call.layer][call.unit]] or calls
         by_kl = sorted(calls, key=lambda call: float(self.statistics[call.layer].kl[call.unit]))
         return by_kl[len(by_kl) // 2] if by_kl else None
 
@@ -148,10 +164,12 @@ def collapse_report(
 ) -> CollapseReport:
     """Say of every unit whether it lives, and if not, how it has collapsed.
 
-    A unit is living that has no symptom. One with several is called after the first in the order of
-    `CollapseMode`: a unit whose variance has blown up can hardly be judged otherwise, and one that
-    says nothing about its input is that, whatever its energy; the others stay in its evidence.
-    Where no use was measured, no unit can be called ignored, and the report says so.
+    A unit is living that has no symptom; so is one that is mildly outside its energy band, which
+    the report shows in the shares of units below, within and above it. One with several is called
+    after the first in the order of `CollapseMode`: a unit whose variance has blown up can hardly be
+    judged otherwise, and one that says nothing about its input is that, whatever its energy; the
+    others stay in its evidence. Where no use was measured, no unit can be called ignored, and the
+    report says so; as it does where there is but one row, or a prior without a finite variance.
 
     Args:
         statistics: What :func:`unit_statistics` measured, or the statistics of one layer.
@@ -193,13 +211,18 @@ def _call(
     if modes:
         evidence = "; ".join(found[mode].evidence(unit) for mode in modes)
         return UnitCall(path, unit, modes[0], modes, evidence)
-    evidence = f"KL {s.kl[unit]:.3g} nats, scale {s.scale[unit] / s.prior_scale[unit]:.2g}"
-    evidence += f" of the prior's, mu2 {s.mu2[unit]:.3g}"
+    evidence = f"KL {s.kl[unit]:.3g} nats, scale {_to_prior(s, unit)}, mu2 {s.mu2[unit]:.3g}"
     if s.use is not None and s.use_error is not None:
         evidence += f", use {s.use[unit]:.2g} ± {s.use_error[unit]:.1g} nats a row"
     return UnitCall(
         path, unit, CollapseMode.LIVING, (), evidence + (" (undecided)" if noisy else "")
     )
+
+
+def _to_prior(s: UnitStatistics, unit: int) -> str:
+    if np.isnan(s.prior_scale[unit]):
+        return f"{s.scale[unit]:.2g}, the prior's not finite"
+    return f"{s.scale[unit] / s.prior_scale[unit]:.2g} of the prior's"
 
 
 def _as_mode(mode: CollapseMode | str) -> CollapseMode:

@@ -91,7 +91,7 @@ def report_to_xarray(report: CollapseReport) -> Any:
         "index": ("unit", [call.unit for call in report.calls]),
         "mode": ("unit", [call.mode.value for call in report.calls]),
     }
-    rows = {f"rows_{path}".rstrip("_"): s.rows for path, s in report.statistics.items()}
+    rows = {f"rows_{path}" if path else "rows": s.rows for path, s in report.statistics.items()}
     return xr.Dataset(
         {name: ("unit", values) for name, values in variables.items()},
         coords=coords,
@@ -154,6 +154,13 @@ def _unknown(report: CollapseReport) -> list[str]:
     """Say what cannot be told of a layer, by name."""
     notes = []
     for path, s in report.statistics.items():
+        unknown = int(np.isnan(s.prior_scale).sum())
+        if unknown:
+            notes.append(
+                f"The prior of {unknown} units of {path or 'the layer'} has no finite variance: "
+                "ratios to it are unknown, so that a blow-up of their variance, of their energy "
+                "without a band, or a deterministic collapse would not be seen."
+            )
         if s.rows < 2:
             notes.append(
                 f"Of {path or 'the layer'} there is one row: it cannot tell which units are the "

@@ -46,8 +46,9 @@ BOUNDARIES: list[tuple[dict[str, Any], str]] = [
     ({"mu2": 10.0, "kl": 9.0}, "living"),
     ({"mu2": 10.0 + JUST, "kl": 9.0}, "energy blow-up"),
     ({"mu2": 50.0, "prior_scale": 3.0, "kl": 9.0, "scale": 1.0}, "living"),
-    ({"mu2": 900.0, "kl": 0.5}, "living"),  # a prior that is itself far from zero
-    ({"mu2": 900.0, "kl": 5.0 + JUST}, "energy blow-up"),
+    ({"mu2": 900.0, "mu2_about_prior": 9.0}, "living"),  # a prior that is itself far from zero
+    ({"mu2": 0.4, "mu2_about_prior": 11.0}, "energy blow-up"),
+    ({"mu2": 0.4, "mu2_about_prior": 11.0, "prior_scale": 2.0, "scale": 1.0}, "living"),
     ({"mu2": 0.8, "band_low": 0.1, "band_high": 0.2}, "living"),
     ({"mu2": 0.8 + JUST, "band_low": 0.1, "band_high": 0.2}, "energy blow-up"),
     ({"mu2": 30.0, "kl": 15.0, "band_low": 5.0, "band_high": 10.0}, "living"),
@@ -114,7 +115,7 @@ def test_the_first_symptom_names_the_unit_and_all_are_evidence(table: Any) -> No
         ),
         ({"scale": 0.021, "prior_scale": 0.5}, "scale 0.042 of the prior's, under 0.05"),
         ({"scale": 4.0}, "scale 4 times the prior's, above 3"),
-        ({"mu2": 40.0, "kl": 9.0, "prior_scale": 1.0}, "mu2 40, 40 times the prior's variance"),
+        ({"mu2": 40.0, "kl": 9.0, "prior_scale": 1.0}, "mu2 40 about the prior's mean, 40 times"),
         (
             {"mu2": 2.0, "band_low": 0.1, "band_high": 0.2},
             "mu2 2, 10 times its band's 0.2, above 4",
@@ -163,6 +164,31 @@ def test_counts_and_units(report: Any) -> None:
     assert report.calls[4].evidence.endswith("(undecided)")
     assert report.typical("living").unit == 5
     assert report.typical("variance blow-up") is None
+
+
+def test_undecided_are_living_units_and_stand_for_no_decided_one(table: Any) -> None:
+    noisy = {"use": [0.0, 0.0, 0.2, 0.0], "use_error": [1.0, 1.0, 0.0, 1.0]}
+    report = collapse_report(table(kl=[0.001, 0.5, 0.6, 0.7], **noisy))
+    assert report.undecided()[""].tolist() == [False, True, False, True]
+    assert "the use of 2 units is too noisy" in str(report)
+    assert report.typical("living").unit == 2
+    assert report.costly() == {}
+    everyone = collapse_report(table(kl=[0.4, 0.5, 0.6], use=0.0, use_error=1.0))
+    assert everyone.typical("living").unit == 1
+
+
+def test_what_is_unknown_of_a_prior_without_variance_is_said(table: Any) -> None:
+    s = table(kl=[0.5, 0.5], prior_scale=[np.nan, 1.0], contraction=[np.nan, 0.6])
+    report = collapse_report({"a": s})
+    text = " ".join(str(report).split())
+    assert "The prior of 1 units of a has no finite variance: ratios to it are unknown" in text
+    assert "scale 0.6, the prior's not finite, mu2 0.4" in report.calls[0].evidence
+    assert "no finite variance" not in str(collapse_report(table()))
+
+
+def test_layers_are_named_in_attributes_as_they_are(table: Any) -> None:
+    assert collapse_report({"a_": table()}).to_xarray().attrs["rows_a_"] == 100
+    assert collapse_report(table()).to_xarray().attrs["rows"] == 100
 
 
 def test_the_table_is_compact_and_complete(report: Any) -> None:

@@ -86,7 +86,7 @@ class BandCalibration(Controller):
     def change(self, path: str) -> None:
         """Multiply the layer's band by the factor of the moment."""
         energy = self.recall("mu2", path)
-        if energy is not None:
+        if energy is not None and bool(energy.isfinite().any()):
             factor = calibration_factor(energy, self.bands[path], **self.settings)
             moved = self.bands[path].target[0] / self.began[path]
             factor = (moved * factor).clamp(1 / self.limit, self.limit) / moved

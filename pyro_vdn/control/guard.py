@@ -129,4 +129,4 @@ class ScaleGuard(Controller):
         )
         gain = (wanted / scale).nan_to_num(1.0)
         if bool((gain != 1).any()):
-            posterior.multiply_scale_(gain, seen)
+            posterior.multiply_scale_(gain, seen.nan_to_num(1.0))  # what is not known stays

@@ -77,7 +77,8 @@ class Rescaling:
         Args:
             path: Path of the layer.
             gain: Factors, positive, `(num_units,)`.
-            mean_scale: Mean scale of each unit over rows, `(num_units,)`.
+            mean_scale: Mean scale of each unit over rows, `(num_units,)`; compensated, a unit of
+                which it is not known, NaN, stays as it is.
             prior_scale: Scale of its prior, `(num_units,)`; None where that is not known, and so no
                 bound.
 
@@ -90,6 +91,8 @@ class Rescaling:
             return gain
         if prior_scale is not None:
             gain = torch.minimum(gain, (prior_scale / mean_scale).clamp(min=1))
+        known = gain.isfinite() & mean_scale.isfinite()
+        gain, mean_scale = (torch.where(known, one, 1.0) for one in (gain, mean_scale))
         posterior.multiply_loc_(gain)
         posterior.multiply_scale_(gain, mean_scale)
         for reader in self.readers[path]:

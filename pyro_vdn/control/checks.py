@@ -9,7 +9,13 @@ from pyro_vdn.errors import InputError
 
 
 def check_range(
-    name: str, value: float, low: float, high: float = math.inf, *, above: bool = False
+    name: str,
+    value: float,
+    low: float,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    hint: str | None = None,
 ) -> None:
     """Raise `InputError` unless `low <= value <= high`, or `low < value` with `above`.
 
@@ -19,6 +25,7 @@ def check_range(
         low: Least value.
         high: Largest value.
         above: Whether the least value itself is refused.
+        hint: What to try; by default a value that would pass.
     """
     if math.isfinite(value) and (low < value if above else low <= value) and value <= high:
         return
@@ -28,10 +35,15 @@ def check_range(
         name,
         expected=f"a number {least}{most}",
         got=str(value),
-        hint=f"{name}={max(low, min(high, 1.0)):g}"
-        if not above
-        else f"{name}={min(high, max(1.0, 2 * low)):g}",
+        hint=hint or f"{name}={_value_within(low, high, above=above):g}",
     )
+
+
+def _value_within(low: float, high: float, *, above: bool) -> float:
+    """Return the middle of a range; of one without an end the least value, or a little more."""
+    if math.isfinite(high):
+        return (low + high) / 2
+    return low + 0.1 if above else low
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:
@@ -44,11 +56,12 @@ def check_order(low_name: str, low: float, high_name: str, high: float) -> None:
         high: The upper bound.
     """
     if not low < high:
+        lower = f"{low_name}={high / 2:g}, or " if high > 0 else ""
         raise InputError(
             low_name,
             expected=f"less than {high_name} = {high:g}",
             got=f"{low:g}",
-            hint=f"a smaller {low_name} or a larger {high_name}",
+            hint=f"{lower}a larger {high_name}",
         )
 
 

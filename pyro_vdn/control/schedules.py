@@ -113,7 +113,7 @@ class KLSchedule(Controller):
 
     def _value(self) -> float:
         value = float(self.schedule(self.step))
-        check_range("schedule", value, 0.0)
+        check_range("schedule", value, 0.0, hint="clamp it: max(0.0, value)")
         return value
 
     def wrap(self, model: Program) -> Program:

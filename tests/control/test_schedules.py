@@ -139,5 +139,7 @@ def test_a_schedule_that_gives_no_weight_is_refused(weight: float, at: int, stac
         controller.act()
         controller.act()
 
-    with pytest.raises(InputError, match=r"^schedule: expected a number of at least 0, got"):
+    with pytest.raises(
+        InputError, match=r"^schedule: expected a number of at least 0, got .*Try: clamp"
+    ):
         two_steps()

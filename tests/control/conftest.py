@@ -31,7 +31,7 @@ def see() -> Callable[..., Seen]:
 
     def make(path: str = "layers.0", **quantities: Sequence[float]) -> Seen:
         layer = LayerRecord()
-        for name in ("energy", "kl", "scale"):
+        for name in ("energy", "kl", "scale", "prior_variance"):
             values = quantities.get(name, (1.0, 1.0, 1.0))
             getattr(layer, name).update(torch.tensor([values]))
         return {path: layer}

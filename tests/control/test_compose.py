@@ -113,7 +113,7 @@ MAKERS: dict[str, Callable[[Any], Controller]] = {
     "Projection": lambda model: Projection(model, 10),
     "Thermostat": Thermostat,
     "EnergyBand": EnergyBand,
-    "BandCalibration": lambda model: BandCalibration(model, EnergyBand(model).bands),
+    "BandCalibration": lambda model: BandCalibration(model, EnergyBand(model)),
     "FreeBits": FreeBits,
     "ScaleGuard": ScaleGuard,
 }

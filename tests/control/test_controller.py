@@ -107,9 +107,11 @@ def test_what_is_not_finite_leaves_the_average_as_it_is(
 ) -> None:
     diary = Diary(stack(), momentum=0.5)
     diary.observe(see(kl=[bad, 1.0, 1.0]))
-    assert diary.recall("kl", "layers.0") is None
-    diary.observe(see(kl=[2.0, 2.0, 2.0]))
-    diary.observe(see(kl=[bad, 4.0, 2.0]))
+    first = diary.recall("kl", "layers.0")
+    assert first is not None
+    assert first.isnan().tolist() == [True, False, False]
+    diary.observe(see(kl=[2.0, 3.0, 1.0]))
+    diary.observe(see(kl=[bad, 4.0, 3.0]))
     kl = diary.recall("kl", "layers.0")
     assert kl is not None
     assert kl.tolist() == [2.0, 3.0, 2.0]

@@ -1,9 +1,8 @@
-"""The energy band as a penalty, and its calibration, driven by hand-made records."""
+"""The energy band as a penalty, driven by hand-made records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pyro
@@ -13,13 +12,7 @@ import torch
 from pyro_vdn.guides import NeuronGuide
 from torch import Tensor
 
-from pyro_vdn.control import (
-    Band,
-    BandCalibration,
-    EnergyBand,
-    heterogeneous_band,
-    homogeneous_band,
-)
+from pyro_vdn.control import Band, EnergyBand
 from pyro_vdn.control.controller import Seen
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import LocalELBO
@@ -42,71 +35,6 @@ def energies(*values: float) -> dist.Distribution:
 def cost(band: EnergyBand, *values: float, path: str = "layers.0") -> list[float]:
     paid: list[float] = band.cost(path, energies(*values), PRIOR).tolist()
     return paid
-
-
-# --- which band ---
-
-
-@pytest.mark.parametrize(
-    ("choice", "target"),
-    [
-        (0.2, [0.2, 0.2, 0.2]),
-        (1, [1.0, 1.0, 1.0]),
-        (partial(heterogeneous_band, target=1.0, spread=10.0), [0.1, 1.0, 10.0]),
-        ({"layers.0": BAND, "unused": BAND}, [2.0, 2.0, 2.0]),
-    ],
-    ids=["target", "whole number", "function", "mapping"],
-)
-def test_bands_are_chosen(choice: Any, target: list[float], stack: Stack) -> None:
-    chosen = EnergyBand(stack(), choice).bands["layers.0"].target
-    torch.testing.assert_close(chosen, torch.tensor(target))
-    assert chosen.dtype == torch.float64  # as the layer's parameters are
-
-
-def test_each_layer_has_its_own_band(stack: Stack) -> None:
-    other = homogeneous_band(3, 7.0)
-    band = EnergyBand(stack(num_layers=2), {"layers.0": BAND, "layers.1": other})
-    assert band.bands["layers.0"].target.tolist() == [2.0] * 3
-    assert band.bands["layers.1"].target.tolist() == pytest.approx([7.0] * 3)
-
-
-def three(low: float, high: float, target: float) -> Band:
-    ends = torch.tensor([[1.0, 4.0, 2.0]] * 2 + [[low, high, target]])
-    return Band(*ends.T)
-
-
-MISFITS = [
-    ({}, r"band of layer 'layers.0': expected .* of shape \(3,\).*, got none. Try: homogen"),
-    ({"layers.0": homogeneous_band(2)}, r"got shapes \[\(2,\), \(2,\), \(2,\)\]"),
-    ({"layers.0": three(4.0, 1.0, 2.0)}, "0 < low <= target <= high, got 4, 1 and 2 at unit 2"),
-    ({"layers.0": three(0.0, 4.0, 2.0)}, "got 0, 4 and 2 at unit 2"),
-    ({"layers.0": three(1.0, 4.0, 5.0)}, "got 1, 4 and 5 at unit 2"),
-    ({"layers.0": three(2.0, 4.0, 1.0)}, "got 2, 4 and 1 at unit 2"),
-    ({"layers.0": three(2.0, 2.0, 2.0)}, "got 2, 2 and 2 at unit 2"),
-    ({"layers.0": three(1.0, float("inf"), 2.0)}, "got 1, inf and 2 at unit 2"),
-    ({"layers.0": three(float("nan"), 4.0, 2.0)}, "got nan, 4 and 2 at unit 2"),
-]
-NO_CHOICES = [
-    (lambda units: homogeneous_band(units + 1), r"got shapes \[\(4,\), \(4,\), \(4,\)\]"),
-    (BAND, r"^band: expected bands by layer path.*, got a Band. Try: band=\{\"layers.0\""),
-    (None, "^band: expected bands by layer path.*, got a NoneType"),
-    (0.0, "target: expected a number above 0, got 0.0"),
-]
-
-
-@pytest.mark.parametrize(("choice", "text"), MISFITS + NO_CHOICES)
-def test_a_band_that_does_not_fit_is_refused(choice: Any, text: str, stack: Stack) -> None:
-    with pytest.raises(InputError, match=text):
-        EnergyBand(stack(), choice)
-
-
-@pytest.mark.parametrize(("bands", "text"), MISFITS)
-def test_a_calibration_refuses_it_too(bands: Any, text: str, stack: Stack) -> None:
-    with pytest.raises(InputError, match=text):
-        BandCalibration(stack(), bands)
-
-
-# --- the penalty ---
 
 
 @pytest.mark.parametrize(
@@ -219,55 +147,3 @@ def test_gradient_steps_carry_energies_into_the_band(stack: Stack) -> None:
 def test_bad_settings(settings: dict[str, Any], text: str, stack: Stack) -> None:
     with pytest.raises(InputError, match=f"^{text}"):
         EnergyBand(stack(), **settings)
-
-
-# --- calibration ---
-
-
-def test_calibration_moves_the_band_in_bounded_steps(stack: Stack, see: See, drive: Drive) -> None:
-    model = stack()
-    band = EnergyBand(model, partial(heterogeneous_band, target=1.0, spread=2.0))
-    calibration = BandCalibration(
-        model, band, low_share=0.0, high_share=0.0, largest=1.5, every=4, momentum=0.5
-    )
-    before = Band(*(part.clone() for part in band.bands["layers.0"]))
-    high = see(energy=[8.0, 16.0, 32.0])  # 16 times the targets: two bounds of 20 and 10
-    drive(calibration, high, steps=3)
-    torch.testing.assert_close(band.bands["layers.0"].target, before.target)
-    drive(calibration, high)
-    for now, then in zip(band.bands["layers.0"], before, strict=True):
-        torch.testing.assert_close(now, 1.5 * then)
-
-
-def test_calibration_takes_the_running_average(stack: Stack, see: See, drive: Drive) -> None:
-    bands = {"layers.0": Band(*(part.clone() for part in BAND))}
-    calibration = BandCalibration(
-        stack(), bands, low_share=0.0, high_share=0.0, largest=10.0, every=1, momentum=0.25
-    )
-    drive(calibration, see(energy=[2.0, 2.0, 2.0]))  # sqrt(2/1 * 2/4) = 1
-    assert bands["layers.0"].low.tolist() == pytest.approx([1.0] * 3)
-    drive(calibration, see(energy=[10.0, 10.0, 10.0]))  # average 4: sqrt(4/1 * 4/4) = 2
-    assert bands["layers.0"].low.tolist() == pytest.approx([2.0] * 3)
-    assert bands["layers.0"].high.tolist() == pytest.approx([8.0] * 3)
-    assert bands["layers.0"].target.tolist() == pytest.approx([4.0] * 3)
-
-
-def test_calibration_of_what_was_never_seen_moves_nothing(stack: Stack) -> None:
-    bands = {"layers.0": Band(*(part.clone() for part in BAND))}
-    calibration = BandCalibration(stack(), bands, every=1)
-    calibration.act()
-    assert bands["layers.0"].low.tolist() == [1.0] * 3
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"low_share": 1.0}, "low_share: expected less than 1 - high_share"),
-        ({"high_share": -0.5}, "high_share: expected a number of at least 0"),
-        ({"largest": 0.9}, "largest: expected a number above 1, got 0.9"),
-        ({"momentum": 0.0}, "momentum: expected a number above 0"),
-    ],
-)
-def test_bad_calibration(settings: dict[str, Any], text: str, stack: Stack) -> None:
-    with pytest.raises(InputError, match=f"^{text}"):
-        BandCalibration(stack(), {"layers.0": BAND}, **settings)

@@ -82,6 +82,25 @@ def test_scales_come_within_the_guards(mode: str, latent_dim: int, see: See, dri
     torch.testing.assert_close(scales_of(layers), expected, rtol=1e-10, atol=0)
 
 
+def test_each_latent_comes_within_the_guards(see: See, drive: Drive) -> None:
+    layers = layer_with([0.02, 0.7, 9.0], latent_dim=2)
+    posterior = layers["layers.0"].posterior
+    posterior.multiply_scale_(torch.tensor([[1.0, 50.0], [1.0, 10.0], [0.1, 1.0]]), torch.ones(3))
+    before = torch.tensor([[0.02, 1.0], [0.7, 7.0], [0.9, 9.0]])
+    torch.testing.assert_close(scales_of(layers), before)
+    drive(ScaleGuard(layers, floor=0.15, ceiling=5.0, every=1), see(scale=before.mean(-1).tolist()))
+    expected = torch.tensor([[0.15, 1.0], [0.7, 5.0], [0.9, 5.0]])
+    torch.testing.assert_close(scales_of(layers), expected, rtol=1e-10, atol=0)
+
+
+def test_all_latents_of_a_dead_unit_are_kicked(see: See, drive: Drive) -> None:
+    layers = layer_with([1.0, 1.0, 1.0], latent_dim=2)
+    guard = ScaleGuard(layers, kick=0.1, dead=0.25, every=1)
+    drive(guard, see(kl=[0.0, 1.0, 0.2], scale=[1.0] * 3))
+    once = torch.tensor([1.1051709181, 1.0, 1.1051709181])
+    torch.testing.assert_close(scales_of(layers), once[:, None].expand(3, 2))
+
+
 @pytest.mark.parametrize("mode", ["unit", "input"])
 def test_dead_units_are_kicked_by_their_running_average(mode: str, see: See, drive: Drive) -> None:
     layers = layer_with([1.0, 1.0, 1.0], mode)

@@ -108,6 +108,28 @@ def test_compensated_it_remembers_the_scales_as_well(
     assert remembered.tolist() == pytest.approx([scale] * 3)
 
 
+@pytest.mark.parametrize(
+    ("compensated", "mu2", "scale"), [(False, 16 / 256, 0.5), (True, 4 / 256, 1.0)]
+)
+def test_the_averages_follow_the_gain_that_was_applied(
+    compensated: bool, mu2: float, scale: float, stack: Stack, see: See, drive: Drive
+) -> None:
+    model = stack()
+    readers = {"layers.0": model.readout} if compensated else None
+    homeostat = Homeostat(
+        model, band_of, eta=0.25, largest=4.0, every=1, warmup=0, compensate=readers
+    )
+    before = parameters(model)["loc.weight"]
+    drive(homeostat, see(energy=[1 / 256] * 3, scale=[0.5] * 3))  # 4 asked for, 2 to the prior
+    remembered = [homeostat.recall(name, "layers.0") for name in ("mu2", "scale")]
+    assert [one.tolist() for one in remembered if one is not None] == [
+        pytest.approx([mu2] * 3),
+        pytest.approx([scale] * 3),
+    ]
+    applied = (mu2 * 256) ** 0.5
+    torch.testing.assert_close(parameters(model)["loc.weight"], applied * before)
+
+
 def test_layers_are_rescaled_apart(stack: Stack, see: See, drive: Drive) -> None:
     model = stack(num_layers=2)
     homeostat = Homeostat(model, band_of, every=1, warmup=0)

@@ -67,7 +67,7 @@ def test_penalty_and_rescaling_aim_at_one_band(name: str, stack: Stack) -> None:
     shared = penalty.bands["layers.0"], rescaler.bands["layers.0"]
     assert all(mine is theirs for mine, theirs in zip(*shared, strict=True))
     torch.testing.assert_close(shared[0].target, band(3).target.double())
-    calibration = BandCalibration(model, penalty.bands, every=1)
+    calibration = BandCalibration(model, penalty, every=1)
     before = shared[1].low.clone()
     calibration.memory["mu2"] = {"layers.0": torch.full((3,), 100.0)}
     calibration.act()
@@ -79,8 +79,10 @@ def test_compensation_is_handed_on(name: str, stack: Stack) -> None:
     model = stack()
     rescaler = PRESETS[name](model, compensate={"layers.0": model.readout}).controllers[1]
     assert isinstance(rescaler, (Homeostat, Projection))
-    assert rescaler.rescaling.scales_follow
-    assert not PRESETS[name](model).controllers[1].rescaling.scales_follow  # type: ignore[attr-defined]
+    assert rescaler.rescaling.compensates("layers.0")
+    plain = PRESETS[name](model).controllers[1]
+    assert isinstance(plain, (Homeostat, Projection))
+    assert not plain.rescaling.compensates("layers.0")
 
 
 def test_the_projection_comes_once_an_epoch(
@@ -148,5 +150,5 @@ def test_presets_compose_further(stack: Stack) -> None:
     regime = homeostatic(model)
     band = regime.controllers[0]
     assert isinstance(band, EnergyBand)
-    more = compose(regime, BandCalibration(model, band.bands))
+    more = compose(regime, BandCalibration(model, band))
     assert len(more.controllers) == 4

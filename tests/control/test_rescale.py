@@ -213,11 +213,82 @@ def test_several_readers_share_the_compensation() -> None:
     torch.testing.assert_close(second.weight, before[1] / gain)
 
 
-def test_only_compensation_lets_scales_follow() -> None:
+def test_a_layer_left_out_is_not_compensated() -> None:
+    model = moved(Net(num_layers=2))
+    layers, gain = neuron_layers(model), torch.full((5,), 2.0)
+    rescaling = Rescaling(layers, {"layers.1": model.readout})
+    assert [rescaling.compensates(path) for path in layers] == [False, True]
+    weight, scale = model.layers[1].posterior.loc.weight, model.layers[0].posterior.raw_scale.value
+    before = weight.clone(), scale.clone(), model.readout.linear.weight.clone()
+    rescaling("layers.0", gain, gain)
+    assert weight.equal(before[0])
+    assert scale.equal(before[1])
+    rescaling("layers.1", gain, gain)
+    torch.testing.assert_close(model.readout.linear.weight, before[2] / 2)
+
+
+@pytest.mark.parametrize("compensate", [None, {}])
+def test_without_readers_no_layer_is_compensated(compensate: Any) -> None:
+    assert not Rescaling(neuron_layers(Net()), compensate).compensates("layers.0")
+
+
+# --- no further than the prior ---
+
+ASKED = [4.0, 4.0, 4.0, 0.5, 0.5]
+SCALES = [0.5, 1.0, 2.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("prior", "applied"),
+    [
+        (None, ASKED),
+        (1.0, [2.0, 1.0, 1.0, 0.5, 0.5]),  # one beyond its prior is not pushed back, nor further
+        (2.0, [4.0, 2.0, 1.0, 0.5, 0.5]),
+        (1e-3, [1.0, 1.0, 1.0, 0.5, 0.5]),
+    ],
+)
+def test_compensated_a_scale_is_lifted_to_its_prior_s_at_most(
+    prior: float | None, applied: list[float]
+) -> None:
     model = moved(Net())
-    layers = neuron_layers(model)
-    assert Rescaling(layers, {"layers.0": model.readout}).scales_follow
-    assert not Rescaling(layers, None).scales_follow
+    posterior, readout = model.layers[0].posterior, model.readout.linear.weight
+    scale, loc, weight = posterior.scale_of_units(), posterior.loc.bias.clone(), readout.clone()
+    rescaling = Rescaling(neuron_layers(model), {"layers.0": model.readout})
+    bound = None if prior is None else torch.full((5,), prior)
+    gain = rescaling("layers.0", torch.tensor(ASKED), torch.tensor(SCALES), bound)
+    assert gain.tolist() == pytest.approx(applied)
+    torch.testing.assert_close(posterior.scale_of_units(), scale * gain, rtol=1e-9, atol=0)
+    torch.testing.assert_close(posterior.loc.bias, loc * gain)
+    torch.testing.assert_close(readout, weight / gain)
+
+
+def test_uncompensated_the_prior_s_scale_is_no_bound() -> None:
+    model = moved(Net())
+    before = model.layers[0].posterior.loc.bias.clone()
+    gain = Rescaling(neuron_layers(model), None)(
+        "layers.0", torch.full((5,), 4.0), torch.ones(5), torch.ones(5)
+    )
+    assert gain.tolist() == [4.0] * 5
+    torch.testing.assert_close(model.layers[0].posterior.loc.bias, 4.0 * before)
+
+
+@pytest.mark.parametrize("scale", ["unit", "input", "low_rank"])
+@pytest.mark.parametrize("unknown", ["scale", "prior"])
+def test_compensated_a_unit_that_is_not_known_stays(unknown: str, scale: str) -> None:
+    model, x = moved(Net(scale=scale)), torch.randn(1, 4)
+    before = model.layers[0].posterior(x)
+    gap = torch.tensor([1.0, torch.nan, 1.0, 1.0, 1.0])
+    scales = before.variance.sqrt()[0].detach() * (gap if unknown == "scale" else 1.0)
+    gain = Rescaling(neuron_layers(model), {"layers.0": model.readout})(
+        "layers.0", torch.full((5,), 0.5), scales, gap if unknown == "prior" else None
+    )
+    assert gain.tolist() == [0.5, 1.0, 0.5, 0.5, 0.5]
+    after = model.layers[0].posterior(x)
+    torch.testing.assert_close(after.mean, before.mean * gain)
+    torch.testing.assert_close(after.variance, before.variance * gain.square())
+
+
+READER = nn.Linear(5, 1)
 
 
 class Mine(nn.Module):
@@ -242,9 +313,12 @@ def identity(scale: Any = "unit") -> VariationalNeurons:
             r"layer 'a': expected a NormalPosterior whose location is linear.*, got Mine. Try",
         ),
         (identity(), None, r"got NormalPosterior\(loc='identity'\). Try: NormalPosterior\(loc="),
-        (layer(), {}, "compensate of layer 'a': expected what reads the layer.*, got NoneType"),
+        (layer(), {"a": []}, "compensate of layer 'a': expected what reads the layer.*got nothing"),
+        (layer(), {"a": None}, "compensate of layer 'a': expected what reads.*, got NoneType"),
+        (layer(), {"a": [READER, READER]}, "each once: .*, got Linear, Linear. Try"),
+        (layer(), {"b": READER}, r"compensate: expected paths of layers among \['a'\], got 'b'"),
         (layer(), {"a": nn.ReLU()}, r"got ReLU. Try: compensate=\{\"a\": model.readout\}"),
-        (layer(), {"a": [nn.Linear(5, 1), None]}, "got NoneType"),
+        (layer(), {"a": [nn.Linear(5, 1), None]}, "got Linear, NoneType"),
         (
             layer(),
             {"a": nn.Linear(4, 1)},

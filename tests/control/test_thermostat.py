@@ -13,8 +13,9 @@ from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.models import DeepRegression, Regression
 from torch import nn
 
-from pyro_vdn.control import Thermostat, range_error, regulated_weight
+from pyro_vdn.control import Thermostat, neuron_layers, range_error, regulated_weight
 from pyro_vdn.control.controller import Seen
+from pyro_vdn.control.layers import initial_scale_cost
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import LocalELBO
 from pyro_vdn.nn import LearnedNormal, NormalPosterior, VariationalNeurons
@@ -195,7 +196,7 @@ def test_weights_are_live_in_the_loss(stack: Stack, see: See, drive: Drive) -> N
     ("settings", "text"),
     [
         ({"low": 0.0}, "low: expected a number above 0, got 0.0"),
-        ({"low": 2.0}, "low: expected less than high = 1.5, got 2. Try: swap low and high"),
+        ({"low": 2.0}, "low: expected less than high = 1.5, got 2. Try: low=0.75"),
         ({"low": 1.5}, "low: expected less than high = 1.5, got 1.5"),
         ({"dead": 0.05}, "dead: expected less than low = 0.05, got 0.05"),
         ({"rate": 0.0}, "rate: expected a number above 0, got 0.0"),
@@ -268,6 +269,29 @@ def test_a_ceiling_below_the_initial_scale_s_cost_is_refused(
 )
 def test_a_ceiling_above_it_is_taken(layers: dict[str, Any], high: float) -> None:
     assert Thermostat(layers, high=high).high == high
+
+
+@pytest.mark.parametrize(
+    ("layers", "high"),
+    [
+        (layer_of(1.0), 1.5),
+        (layer_of(0.5), 1.5),
+        (layer_of(0.1), 2 * 1.8075850930),  # (0.1^2 - 1) / 2 - log 0.1
+        ({"b": layer_of(0.3)["a"], **layer_of(0.1)}, 2 * 1.8075850930),
+        (layer_of(0.1, latent_dim=3), 6 * 1.8075850930),
+    ],
+)
+def test_the_ceiling_leaves_room_for_the_initial_scale(layers: dict[str, Any], high: float) -> None:
+    assert Thermostat(layers).high == pytest.approx(high)
+
+
+def test_the_deep_model_is_taken_as_it_comes() -> None:
+    model = DeepRegression(3)
+    thermostat = Thermostat(model)
+    costs = [initial_scale_cost(layer) for layer in neuron_layers(model).values()]
+    largest = max(cost[1] for cost in costs if cost is not None)
+    assert largest > 1.5  # the plain default would be refused
+    assert thermostat.high == pytest.approx(2 * largest)
 
 
 @pytest.mark.parametrize("make", [Regression, DeepRegression])

@@ -60,11 +60,10 @@ def test_an_identity_has_no_location_to_multiply() -> None:
 def test_scales_of_units(scale: str, latent_dim: int) -> None:
     layer = make_layer(scale, latent_dim)
     _, sigma = parts_of(layer, torch.zeros(1, 4))
-    expected = sigma[0].mean(-1) if latent_dim > 1 else sigma[0]
     found = layer.posterior.scale_of_units()
-    assert found.shape == (3,)
+    assert found.shape == ((3, latent_dim) if latent_dim > 1 else (3,))
     assert not found.requires_grad
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, sigma[0].expand(found.shape))
 
 
 @pytest.mark.parametrize("scale", ["input", "low_rank"])
@@ -81,6 +80,14 @@ def test_a_scale_per_unit_is_multiplied_exactly(initial_scale: float, latent_dim
     after = parts_of(layer, x)
     torch.testing.assert_close(after[1], by_units(GAIN, latent_dim) * sigma, rtol=1e-10, atol=0)
     assert torch.equal(after[0], loc)
+
+
+def test_a_scale_per_unit_is_multiplied_latent_by_latent() -> None:
+    layer, x = make_layer("unit", latent_dim=2), torch.randn(7, 4)
+    _, sigma = parts_of(layer, x)
+    gain = torch.tensor([[0.3, 2.0], [1.0, 1.0], [3.0, 0.5]])
+    layer.posterior.multiply_scale_(gain, torch.full((3,), torch.nan))
+    torch.testing.assert_close(parts_of(layer, x)[1], gain * sigma, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize(

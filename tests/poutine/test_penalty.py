@@ -401,6 +401,13 @@ def test_no_costs(costs: Any) -> None:
         penalize(make_stack(), costs)
 
 
+@pytest.mark.parametrize("name", ["a.b", "z", "local", "units", "", "two words", "1st"])
+def test_names_that_are_taken_or_none(name: str) -> None:
+    text = rf"^name: expected an identifier, other than z, .*, got {name!r}. Try: name=\"penalty\""
+    with pytest.raises(InputError, match=text):
+        penalize(make_stack(), {"layers.0": distance}, name=name)
+
+
 def test_a_layer_that_does_not_run() -> None:
     penalised = penalize(make_stack(), {"layers.7": distance})
     with pytest.raises(InputError, match=r"Penalty: expected names of layers that run: \['layers"):

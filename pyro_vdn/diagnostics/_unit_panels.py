@@ -56,9 +56,11 @@ def draw_contraction(axes: Axes, s: UnitStatistics) -> None:
     known = np.isfinite(s.contraction)
     values = np.clip(s.contraction[known], -1.0, 1.0)
     same = same_for_every_input(s, CollapseThresholds())[known]
-    low = (
-        -1.0 if len(values) and values.min() < -0.5 else min(0.0, np.floor(values.min() * 10) / 10)
-    )
+    least = float(values.min()) if len(values) else 0.0
+    low = -1.0 if least < -0.5 else min(0.0, float(np.floor(least * 10) / 10))
+    unknown = int((~known).sum())
+    if unknown:
+        _say(axes, f"{unknown} units not shown: their prior has no finite variance")
     bins = np.linspace(low, 1.0, round((1.0 - low) * 20) + 1)
     axes.hist(
         [values[~same], values[same]],
@@ -80,6 +82,12 @@ def draw_term(axes: Axes, name: str, steps: Array, values: Array, *, bottom: boo
     """Draw a loss term over steps: as noted, and smoothed."""
     style(axes, title=_TERM_NAMES.get(name, name), x="training step" if bottom else "", y="nats")
     axes.tick_params(labelbottom=bottom)
+    known = np.isfinite(values)
+    if not known.all():
+        _say(axes, f"{int((~known).sum())} of {len(values)} notes not shown: not finite")
+    steps, values = steps[known], values[known]
+    if not len(values):
+        return
     axes.plot(steps, values, color=BAND_NARROW, lw=1.0)
     axes.plot(steps, _smooth(values, max(1, len(values) // 20)), color=ACCENT, lw=1.8)
     # The first steps of a fit would flatten all that follows.
@@ -133,19 +141,28 @@ def draw_counts(axes: Axes, report: CollapseReport) -> None:
     style(axes, title=f"{living} of {total} units living", x="units")
     at = np.arange(len(counts))
     axes.barh(at, list(counts.values()), color=[_LOOKS[mode][0] for mode in counts], height=0.62)
-    axes.set_yticks(at, [mode.value for mode in counts])
+    layers, measured = len(report.statistics), _measured(report)
+    names = {mode: mode.value for mode in counts}
+    if 0 < measured < layers:
+        names[CollapseMode.IGNORED] += f"\n(use of {measured} of {layers} layers)"
+    axes.set_yticks(at, list(names.values()))
     axes.tick_params(axis="y", length=0, labelsize=11)
     axes.set_ylim(len(counts) - 0.5, -0.5)
     axes.set_xlim(0, 1.22 * max(counts.values()))
     whole_numbers(axes.xaxis)
     axes.grid(visible=False, axis="y")
-    for place, count in zip(at, counts.values(), strict=True):
+    for place, (mode, count) in zip(at, counts.items(), strict=True):
         text = f" {count}  ({count / total:.0%})" if count else " 0"
+        if mode is CollapseMode.IGNORED and not measured:
+            text = " use not measured"
         axes.text(
             count, float(place), text, va="center", color=INK if count else MUTED, fontsize=10
         )
-    if any(s.use is None for s in report.statistics.values()):
-        axes.texts[-1].set_text(" use not measured")
+
+
+def _measured(report: CollapseReport) -> int:
+    """Return the number of layers whose use was measured."""
+    return sum(s.use is not None for s in report.statistics.values())
 
 
 def draw_scales(axes: Axes, report: CollapseReport) -> None:
@@ -164,9 +181,9 @@ def draw_scales(axes: Axes, report: CollapseReport) -> None:
     _note(axes, thresholds.scale_floor / 1.12, "deterministic", "top")
 
 
-def draw_energies(axes: Axes, report: CollapseReport) -> None:
+def draw_use(axes: Axes, report: CollapseReport) -> None:
     """Scatter downstream use, or energy where it was not measured, against KL."""
-    measured = all(s.use is not None for s in report.statistics.values())
+    measured = _measured(report) == len(report.statistics)
     name = "downstream use (nats / row)" if measured else "energy μ²"
     style(axes, x="mean KL to the prior (nats)", y=name)
     axes.set_xscale("log")
@@ -206,6 +223,13 @@ def _scatter(axes: Axes, report: CollapseReport, value: Callable[[UnitStatistics
                 zorder=3,
                 **edge,
             )
+
+
+def _say(axes: Axes, text: str) -> None:
+    """Write what is missing from a panel into its upper left corner."""
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 2, "alpha": 0.85}
+    where: Any = {"transform": axes.transAxes, "va": "top", "ha": "left", "bbox": box}
+    axes.text(0.02, 0.97, text, color=WARM, fontsize=9, zorder=5, **where)
 
 
 def _note(axes: Axes, y: float, text: str, side: str) -> None:

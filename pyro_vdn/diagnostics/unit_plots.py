@@ -80,7 +80,8 @@ def plot_contraction(statistics: Mapping[str, UnitStatistics] | UnitStatistics) 
     """Draw the histogram of posterior contraction, a panel per layer.
 
     Units that have the same posterior for every input are told apart: theirs is a contraction from
-    which nothing was learned. Values under -1 are counted at -1.
+    which nothing was learned. Values under -1 are counted at -1; units without a contraction are
+    counted in words.
 
     Args:
         statistics: Statistics by layer path, or of one layer.
@@ -130,6 +131,8 @@ def plot_contraction(statistics: Mapping[str, UnitStatistics] | UnitStatistics) 
 
 def plot_loss_terms(history: TrainingHistory) -> Figure:
     """Draw the terms of the loss over training, a panel each; what was always zero is left out.
+
+    Notes that are not finite are left out and counted in words.
 
     Args:
         history: What was noted during training, with loss terms.
@@ -248,7 +251,7 @@ def plot_collapse(report: CollapseReport) -> Figure:
     )
     _unit_panels.draw_counts(panels["counts"], report)
     _unit_panels.draw_scales(panels["scale"], report)
-    _unit_panels.draw_energies(panels["use"], report)
+    _unit_panels.draw_use(panels["use"], report)
     panels["scale"].tick_params(labelbottom=False)
     panels["use"].sharex(panels["scale"])
     figure.align_ylabels([panels["scale"], panels["use"]])

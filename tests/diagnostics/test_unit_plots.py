@@ -132,6 +132,46 @@ def test_contraction_has_a_panel_per_layer(
     is_complete(figure, tmp_path)
 
 
+@pytest.mark.parametrize("contraction", [[np.nan] * 3, [np.nan, np.nan, 0.5]])
+def test_units_without_a_contraction_are_counted(
+    contraction: Any, table: Any, tmp_path: Path
+) -> None:
+    figure = plot_contraction(table(contraction=contraction))
+    missing = int(np.isnan(contraction).sum())
+    (text,) = figure.axes[0].texts
+    assert text.get_text().startswith(f"{missing} units not shown: their prior has no finite")
+    bars = [bar.get_height() for bars in figure.axes[0].containers for bar in bars]
+    assert sum(bars) == 3 - missing
+    is_complete(figure, tmp_path)
+
+
+@pytest.mark.parametrize(("bad", "shown"), [([np.nan, np.inf, -np.inf], 2), ([np.nan] * 5, 0)])
+def test_loss_terms_that_are_not_finite_are_counted(bad: Any, shown: int, tmp_path: Path) -> None:
+    values = [*bad, -1.0, -2.0][:5]
+    figure = plot_loss_terms(history(step=list(range(5)), elbo=values, kl=[0.5] * 5))
+    of_elbo, of_kl = sorted(figure.axes, key=lambda axes: axes.get_title(loc="left"))
+    (text,) = of_elbo.texts
+    assert text.get_text() == f"{5 - shown} of 5 notes not shown: not finite"
+    assert sum(len(line.get_ydata()) for line in of_elbo.get_lines()) == 2 * shown
+    assert len(of_kl.texts) == 0
+    is_complete(figure, tmp_path)
+
+
+def test_a_prior_without_variance_is_drawn(table: Any, tmp_path: Path) -> None:
+    is_complete(plot_collapse(collapse_report(table(prior_scale=[np.nan] * 3))), tmp_path)
+
+
+def test_a_count_of_ignored_units_is_kept_where_a_layer_was_measured(
+    table: Any, tmp_path: Path
+) -> None:
+    measured = table(use=[0.0, 0.5, 0.5], use_error=0.0)
+    figure = plot_collapse(collapse_report({"a": measured, "b": table()}))
+    counts = figure.axes[0]
+    assert counts.texts[-1].get_text() == " 1  (25%)"
+    assert counts.get_yticklabels()[-1].get_text() == "ignored\n(use of 1 of 2 layers)"
+    is_complete(figure, tmp_path)
+
+
 def test_loss_terms_show_what_is_not_always_zero(tmp_path: Path) -> None:
     values = {"log_likelihood": np.linspace(-9, -1, 60).tolist(), "kl": [0.5] * 60}
     kept = history(step=list(range(60)), **values, penalty=[0.0] * 60, elbo=[-1.0] * 60)

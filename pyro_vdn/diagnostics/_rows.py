@@ -24,6 +24,9 @@ class Rows:
     Args:
         batches: A re-iterable of batches: tuples or lists of tensors with rows first, inputs before
             targets. A tuple of tensors is a whole data set and is cut into batches here.
+        targets: Whether there must be targets. Without, a batch or the whole may also be a tensor,
+            or a tuple or list of it alone, which is then the input; the last one of several tensors
+            is the target still, and is not used.
 
     Raises:
         InputError: For an iterator, which is empty after one round, or tensors of unequal length.
@@ -34,7 +37,9 @@ class Rows:
         [1024, 476]
     """
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Batches, *, targets: bool = True) -> None:
+        if isinstance(batches, Tensor) and not targets:
+            batches = (batches,)
         if isinstance(batches, (Iterator, Tensor)) or not isinstance(batches, Iterable):
             raise InputError(
                 "batches",
@@ -45,19 +50,30 @@ class Rows:
         if _is_whole(batches):
             _check_lengths(batches)
         self.batches = batches
+        self.targets = targets
 
-    def __iter__(self) -> Iterator[Sequence[Tensor]]:
-        """Iterate over batches, each checked."""
-        for batch in self._batches():
-            if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not _tensors(batch):
-                raise InputError(
-                    "batches",
-                    expected="batches that are pairs of tensors (x, y)",
-                    got=type(batch).__name__,
-                    hint="DataLoader(TensorDataset(x, y), batch_size=1024)",
-                )
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        """Iterate over batches `(x, ..., y)`, each checked; `y` is None where there is none."""
+        for given in self._batches():
+            batch = given
+            if not self.targets:
+                batch = (given,) if isinstance(given, Tensor) else given
+                batch = (*batch, None) if _is_alone(batch) else batch
+            if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not _tensors(batch[:-1]):
+                raise self._no_batch(given)
+            if not isinstance(batch[-1], Tensor) and (self.targets or batch[-1] is not None):
+                raise self._no_batch(given)
             check_rows(batch[:-1], batch[-1])
             yield batch
+
+    def _no_batch(self, given: object) -> InputError:
+        either = "" if self.targets else ", or inputs x alone"
+        return InputError(
+            "batches",
+            expected=f"batches that are pairs of tensors (x, y){either}",
+            got=type(given).__name__,
+            hint="DataLoader(TensorDataset(x, y), batch_size=1024)",
+        )
 
     def spread(self, most: int) -> tuple[list[Tensor], Tensor]:
         """Return inputs and targets of at most `most` rows, evenly spread over the data."""
@@ -93,6 +109,10 @@ def check_total(rows: int) -> None:
         raise InputError(
             "batches", expected="at least one row", got="none", hint="check the loader's data"
         )
+
+
+def _is_alone(batch: object) -> bool:
+    return isinstance(batch, (tuple, list)) and len(batch) == 1 and _tensors(batch)
 
 
 def _is_whole(batches: Batches) -> TypeGuard[tuple[Tensor, ...]]:

@@ -42,7 +42,7 @@ def unit_statistics(
         model: A Pyro program with rows at dim -2, called as ``model(x)``.
         guide: Its guide, which takes the posteriors that neurons offer, such as `NeuronGuide`.
         batches: Batches `(x, y)` that can be gone through again, such as a `DataLoader`, or the
-            pair of tensors `(x, y)`.
+            pair of tensors `(x, y)`; with ``use=False``, inputs alone will do.
         bands: By layer path, bounds `(low, high, ...)` on `mu2`, each `(units,)` or a number.
         use: Whether to measure downstream use, one more evaluation per unit.
         num_samples: Draws per row for downstream use where the model offers no closed form.
@@ -68,7 +68,7 @@ def unit_statistics(
         >>> found["neurons"].band_shares().within
         1.0
     """
-    rows = Rows(batches)
+    rows = Rows(batches, targets=use)
     seen = record_rows(model, guide, rows, seed=seed)
     used = {}
     if use:
@@ -95,7 +95,7 @@ def record_rows(
     rows: Rows,
     *,
     seed: int = 0,
-    on_batch: Callable[[Mapping[str, LayerRecord], Sequence[Tensor]], None] = lambda *_: None,
+    on_batch: Callable[[Mapping[str, LayerRecord], Sequence[Any]], None] = lambda *_: None,
 ) -> Mapping[str, LayerRecord]:
     """Run a guide over all rows and return what its layers did.
 
@@ -104,7 +104,7 @@ def record_rows(
         guide: Its guide.
         rows: The data.
         seed: Seed of the draws.
-        on_batch: Called after every batch with the record so far and the batch.
+        on_batch: Called after every batch with the record so far and the batch `(x, ..., y)`.
 
     Returns:
         Records by layer path.

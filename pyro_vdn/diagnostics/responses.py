@@ -33,7 +33,8 @@ def unit_responses(
     Args:
         model: A Pyro program with rows first, called as ``model(x)``.
         guide: Its guide, which takes the posteriors that neurons offer, such as `NeuronGuide`.
-        batches: Batches `(x, y)` that can be gone through again, or the pair of tensors.
+        batches: Batches `(x, y)` that can be gone through again, or the pair of tensors; inputs
+            alone will do.
         seed: Seed of the draws that upper layers see; the caller's random state is untouched.
 
     Returns:
@@ -53,13 +54,13 @@ def unit_responses(
     """
     crossed: dict[str, _CrossMoments] = {}
 
-    def add(seen: Mapping[str, LayerRecord], batch: Sequence[Tensor]) -> None:
+    def add(seen: Mapping[str, LayerRecord], batch: Sequence[Any]) -> None:
         features = torch.cat([value.flatten(1).double() for value in batch[:-1]], -1)
         for path, layer in seen.items():
             units = _per_row(layer).double()  # (rows, units * latents)
             crossed.setdefault(path, _CrossMoments()).update(units, features)
 
-    found = record_rows(model, guide, Rows(batches), seed=seed, on_batch=add)
+    found = record_rows(model, guide, Rows(batches, targets=False), seed=seed, on_batch=add)
     return {
         path: _strongest(moments.correlation(), len(found[path].kl.mean))
         for path, moments in crossed.items()

@@ -15,7 +15,13 @@ from pyro_vdn.models import DeepRegression, Regression
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from pyro_vdn.diagnostics import UnitStatistics, Use, collapse_report, unit_statistics
+from pyro_vdn.diagnostics import (
+    UnitStatistics,
+    Use,
+    collapse_report,
+    unit_responses,
+    unit_statistics,
+)
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import LearnedNormal, NormalPosterior, VariationalNeurons
 from pyro_vdn.poutine import LayerRecord, deterministic, kl_weight, penalize, record
@@ -201,6 +207,32 @@ def test_a_prior_without_variance_gives_no_contraction(data: Any) -> None:
 def test_any_batches_give_the_same(given: Any, data: Any) -> None:
     model = scattered(Net())
     np.testing.assert_allclose(measured(model, given(*data)).kl, measured(model, data).kl)
+
+
+WITHOUT_TARGETS: dict[str, Any] = {
+    "a tensor": lambda x: x,
+    "a tuple": lambda x: (x,),
+    "tensors in a list": lambda x: [x[:10], x[10:]],
+    "a loader of tensors": lambda x: DataLoader(x, batch_size=7),
+    "a loader of a data set": lambda x: DataLoader(TensorDataset(x), batch_size=7),
+}
+
+
+@pytest.mark.parametrize("given", WITHOUT_TARGETS)
+def test_without_use_inputs_alone_will_do(given: str, data: Any) -> None:
+    model, inputs = scattered(Net()), WITHOUT_TARGETS[given](data[0])
+    np.testing.assert_allclose(measured(model, inputs).kl, measured(model, data).kl)
+    responses = unit_responses(model, NeuronGuide(model), inputs)["neurons"]
+    expected = unit_responses(model, NeuronGuide(model), data)["neurons"]
+    np.testing.assert_allclose(responses, expected)
+    with pytest.raises(InputError, match=r"batches: expected batches .*\(x, y\)"):
+        unit_statistics(model, NeuronGuide(model), inputs)
+
+
+@pytest.mark.parametrize("batches", [[7], [("x",)], [(torch.zeros(2, 3), 1.0)], [[]]], ids=repr)
+def test_what_is_no_batch_is_refused_without_use_too(batches: Any) -> None:
+    with pytest.raises(InputError, match=r"pairs of tensors \(x, y\), or inputs x alone"):
+        measured(Net(), batches)
 
 
 def test_nothing_of_the_caller_is_changed(data: Any) -> None:

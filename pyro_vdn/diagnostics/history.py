@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -83,7 +83,8 @@ class TrainingHistory:
             terms: The loss, term by term.
 
         Raises:
-            InputError: If the step does not grow, or a layer has changed its number of units.
+            InputError: If the step does not grow, or a layer has changed its number of units;
+                nothing is noted then.
         """
         known = [moments for moments in (*self._layers.values(), self._terms) if moments]
         last = max((moments["step"][-1] for moments in known), default=None)
@@ -94,12 +95,13 @@ class TrainingHistory:
                 got=str(step),
                 hint="note each step once, in order; start another TrainingHistory for a new run",
             )
-        for path, layer in seen.items():
-            self._note_layer(path, step, layer)
+        # All is checked and computed before anything is kept: half a note would shift the next.
+        kept = {path: self._of_layer(path, step, layer) for path, layer in seen.items()}
         if terms is not None:
-            self._terms.setdefault("step", []).append(step)
-            for name in TERMS:
-                self._terms.setdefault(name, []).append(_total(getattr(terms, name)))
+            totals = {name: _total(getattr(terms, name)) for name in TERMS}
+            _append(self._terms, {"step": step, **totals})
+        for path, values in kept.items():
+            _append(self._layers.setdefault(path, {}), values)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -190,30 +192,78 @@ class TrainingHistory:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            InputError: For anything else; the history is then left as it was.
+        """
+        if not _is_history(state_dict):
+            raise InputError(
+                "state_dict",
+                expected="what TrainingHistory.state_dict() returned",
+                got=_describe(state_dict),
+                hint="pass the part of the checkpoint under the name the history was saved by",
+            )
         self._layers = {
             path: {name: list(values) for name, values in moments.items()}
             for path, moments in state_dict["layers"].items()
         }
         self._terms = {name: list(values) for name, values in state_dict["terms"].items()}
 
-    def _note_layer(self, path: str, step: int, layer: LayerRecord) -> None:
-        kept = self._layers.setdefault(path, {name: [] for name in ("step", *QUANTITIES)})
+    def _of_layer(self, path: str, step: int, layer: LayerRecord) -> dict[str, Any]:
+        """Return a note of a layer: the step and every quantity."""
+        before = self._layers.get(path, {}).get("kl", [])
         units = len(layer.kl.mean)
-        if kept["kl"] and len(kept["kl"][-1]) != units:
+        if before and len(before[-1]) != units:
             raise InputError(
                 f"layer '{path}'",
-                expected=f"{len(kept['kl'][-1])} units, as before",
+                expected=f"{len(before[-1])} units, as before",
                 got=str(units),
                 hint="start another TrainingHistory for another model",
             )
-        kept["step"].append(step)
-        for name, value in (
-            ("kl", layer.kl.mean),
-            ("mu2", layer.energy.mean),
-            ("scale", layer.variance.mean.sqrt()),
-        ):
-            kept[name].append(value.detach().cpu().double())
+        values = {
+            "kl": layer.kl.mean,
+            "mu2": layer.energy.mean,
+            "scale": layer.variance.mean.sqrt(),
+        }
+        return {
+            "step": step,
+            **{name: value.detach().cpu().double() for name, value in values.items()},
+        }
+
+
+def _append(kept: dict[str, list[Any]], values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        kept.setdefault(name, []).append(value)
+
+
+def _is_history(state: object) -> bool:
+    """Say whether this is the state of a history: layers and terms, each as long as its steps."""
+    if not (isinstance(state, Mapping) and {"layers", "terms"} <= set(state)):
+        return False
+    layers, terms = state["layers"], state["terms"]
+    if not (isinstance(layers, Mapping) and isinstance(terms, Mapping)):
+        return False
+    return all(_is_noted(moments, QUANTITIES) for moments in layers.values()) and (
+        not terms or _is_noted(terms, ())
+    )
+
+
+def _is_noted(moments: object, names: Collection[str]) -> bool:
+    """Say whether there are steps and, as often, everything named."""
+    if not (isinstance(moments, Mapping) and {"step", *names} <= set(moments)):
+        return False
+    if not all(isinstance(values, (list, tuple, Tensor)) for values in moments.values()):
+        return False
+    return len({len(values) for values in moments.values()}) == 1
+
+
+def _describe(state: object) -> str:
+    if not isinstance(state, Mapping):
+        return type(state).__name__
+    if {"layers", "terms"} <= set(state):
+        return "layers or terms that lack a quantity or a note"
+    return f"entries {sorted(map(str, state))[:6]}"
 
 
 def _total(value: Tensor | Mapping[str, Tensor]) -> float:

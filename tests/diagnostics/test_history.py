@@ -97,6 +97,54 @@ def test_loading_takes_a_copy() -> None:
     assert state["layers"]["a"]["step"] == [0, 10]
 
 
+def a_state(**changes: Any) -> dict[str, Any]:
+    state = filled([0, 10], np.ones((2, 2))).state_dict()
+    state["layers"]["a"] |= changes
+    return state
+
+
+FOREIGN: dict[str, tuple[Any, str]] = {
+    "a number": (7, "int"),
+    "nothing": ({}, r"entries \[\]"),
+    "parameters": ({"weight": torch.ones(2)}, r"entries \['weight'\]"),
+    "no mappings": ({"layers": [1], "terms": []}, "layers or terms that lack"),
+    "a layer of another kind": ({"layers": {"a": 1}, "terms": {}}, "layers or terms that lack"),
+    "a missing quantity": ({"layers": {"a": {"step": [1]}}, "terms": {}}, "layers or terms"),
+    "a missing note": (a_state(kl=torch.ones(1, 2)), "layers or terms that lack"),
+    "a number for notes": (a_state(kl=3.0), "layers or terms that lack"),
+    "terms without steps": ({"layers": {}, "terms": {"kl": [0.1]}}, "layers or terms that lack"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_states_are_refused_and_change_nothing(name: str) -> None:
+    state, got = FOREIGN[name]
+    history = filled([0, 10], np.ones((2, 2)))
+    with pytest.raises(InputError, match=rf"state_dict: expected what TrainingHistory.* got {got}"):
+        history.load_state_dict(state)
+    assert history.steps("a").tolist() == [0, 10]
+
+
+def test_a_refused_note_leaves_nothing_behind() -> None:
+    history = filled([0, 10], np.ones((2, 2)))
+    good, bad = a_record([[1.0] * 2], 1.0), a_record([[1.0] * 3], 1.0)
+    with pytest.raises(InputError, match="layer 'a': expected 2 units"):
+        history.note(20, {"b": good, "a": bad})
+    with pytest.raises(AttributeError):
+        history.note(20, {"a": good}, "no terms")  # type: ignore[arg-type]
+    assert history.layers == ("a",)
+    assert history.terms() == {}
+    history.note(20, {"a": good, "b": good})
+    assert history.steps("a").tolist() == [0, 10, 20]
+    assert len(history.of("a", "scale")) == 3
+
+
+def test_an_empty_state_is_one_to_continue_from() -> None:
+    history = filled([0, 10], np.ones((2, 2)))
+    history.load_state_dict(TrainingHistory().state_dict())
+    assert history.layers == ()
+
+
 def test_drift_of_exact_exponentials() -> None:
     steps = np.arange(0, 1000, 50)
     rates = np.array([0.7, -2.0, 0.0])

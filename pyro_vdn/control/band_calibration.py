@@ -33,6 +33,7 @@ class BandCalibration(Controller):
         InputError: For a number outside its range, or a band that does not fit its layer.
 
     Example:
+        >>> from pyro_vdn.control import EnergyBand
         >>> from pyro_vdn.models import Regression
         >>> model = Regression(3)
         >>> band = EnergyBand(model, 0.1)

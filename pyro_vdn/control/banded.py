@@ -104,6 +104,9 @@ class Banded(Controller):
         InputError: As for `bands_of`, or for a controller that knows no band of a layer.
     """
 
+    #: Bands by layer path.
+    bands: dict[str, Band]
+
     def __init__(self, model: Controlled, band: BandChoice, **timing: Any) -> None:
         super().__init__(model, **timing)
         if isinstance(band, Banded):

@@ -8,10 +8,8 @@ from typing import Any
 
 import lightning.pytorch as lightning
 
+from pyro_vdn.train.resume import BEST, LAST, bring_checkpoints
 from pyro_vdn.train.task import MONITOR
-
-BEST = "best.safetensors"
-LAST = "last.safetensors"
 
 
 class KeepCheckpoints(lightning.Callback):
@@ -23,22 +21,31 @@ class KeepCheckpoints(lightning.Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        #: The checkpoint that a resumed run continues from.
+        self.start: Path | None = None
         self.best_step: int | None = None
         self.best_value = math.inf
         self.history: list[dict[str, float]] = []
+        self._evaluated = False
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Agree on one folder: each of several processes may have been given its own."""
+        """Agree on one folder, each process may have its own; bring the checkpoints resumed."""
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+        if self.start is not None and trainer.is_global_zero:
+            bring_checkpoints(self.start, self.folder)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Note the scores of an evaluation."""
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.history.append({"step": trainer.global_step, **scores})
+        self._evaluated = True
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the last checkpoint and, where this evaluation was the best, the best one."""
-        value = self.history[-1][MONITOR] if self.history else math.nan
+        if not self._evaluated:  # resuming ends the epoch of the checkpoint once more
+            return
+        self._evaluated = False
+        value = self.history[-1][MONITOR]
         if value < self.best_value:
             # The file first: a run killed in between must not claim a best that it does not have.
             trainer.save_checkpoint(self.folder / BEST)
@@ -58,6 +65,28 @@ class KeepCheckpoints(lightning.Callback):
         self.best_step = state_dict["best_step"]
         self.best_value = state_dict["best_value"]
         self.history = state_dict["history"]
+
+
+class Patience(lightning.callbacks.EarlyStopping):
+    """Stops a run whose evaluations have stopped improving, and one that is resumed after that.
+
+    Args:
+        evaluations: How many in a row may fail to be the best.
+    """
+
+    def __init__(self, evaluations: int) -> None:
+        # At the end of an epoch a run that is resumed would have no score to look at.
+        super().__init__(MONITOR, patience=evaluations, check_on_train_epoch_end=False)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Stop at once where the run that is resumed had stopped."""
+        trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned; more patience than then lets a run go on."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+        if state_dict["patience"] <= self.wait_count < self.patience:
+            self.stopped_epoch = 0
 
 
 class ConsoleProgress(lightning.Callback):

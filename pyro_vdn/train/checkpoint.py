@@ -117,6 +117,8 @@ def random_state() -> dict[str, Tensor]:
 
 def set_random_state(state: Mapping[str, Tensor]) -> None:
     """Set torch's random generators to a state that `random_state` returned."""
-    torch.set_rng_state(state["cpu"].cpu())
+    # Copies: torch takes the memory of a view, such as a row of the states of all processes, from
+    # its beginning.
+    torch.set_rng_state(state["cpu"].cpu().clone())
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
+        torch.cuda.set_rng_state(state["cuda"].cpu().clone())

@@ -9,8 +9,9 @@ from pyro_vdn.control import Composed, Controller
 from pyro_vdn.control.controller import Seen
 from pyro_vdn.control.reach import ReachMessenger, forget_reach, is_reached
 from pyro_vdn.errors import InputError
-from pyro_vdn.train.callbacks import BEST, KeepCheckpoints
+from pyro_vdn.train.callbacks import KeepCheckpoints
 from pyro_vdn.train.checkpoint import load_checkpoint
+from pyro_vdn.train.resume import BEST
 from pyro_vdn.train.step_callback import StepCallback
 
 

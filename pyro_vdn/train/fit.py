@@ -23,7 +23,8 @@ from pyro_vdn.train.checkpoint import load_checkpoint
 from pyro_vdn.train.default_loss import default_loss
 from pyro_vdn.train.lightning import import_lightning
 from pyro_vdn.train.options import FitOptions
-from pyro_vdn.train.resume import check_folder, check_resumed, resume_point
+from pyro_vdn.train.refused import cleared_when_refused
+from pyro_vdn.train.resume import BEST, check_folder, check_resumed, resume_point
 
 Program = Callable[..., Any]
 _VALIDATION_ROWS = 1024
@@ -93,8 +94,10 @@ def fit(
             model offers a marginal, else `LocalELBO()`.
         options: The numbers of the run.
         folder: Where to keep ``best.safetensors``, ``last.safetensors`` and logs; must be empty or
-            new unless the run is resumed. By default nothing is kept on disk.
-        resume: A ``last.safetensors`` to continue from, or the folder that holds it.
+            new, or hold the run that is resumed. By default nothing is kept on disk, nor where an
+            error ends the run before its first step.
+        resume: A ``last.safetensors`` to continue from, or the folder that holds it; the best
+            checkpoint beside it goes along into another folder.
         progress: Whether to show a progress bar on a terminal, or its label.
         callbacks: Further Lightning callbacks.
 
@@ -103,8 +106,8 @@ def fit(
 
     Raises:
         InputError: For data of the wrong form, not finite, or another seed than the resumed run's.
-        RunFolderError: For a folder that is not empty, or a checkpoint that is missing, damaged or
-            of another model.
+        RunFolderError: For a folder that is not empty, or a checkpoint that is missing (the last or
+            the best), damaged or of another model.
         DivergedError: For a loss that is not finite; the model then holds the best weights so far.
         MissingPackageError: If Lightning is not installed.
 
@@ -122,8 +125,8 @@ def fit(
     import_lightning()
     data, held_out = as_pair("train", train), as_pair("validation", validation)
     start = resume_point(resume)
-    check_folder(folder, resuming=start is not None)
     check_resumed(start, options)
+    check_folder(folder, start=start)
     guide = NeuronGuide(model) if guide is None else guide
     give_own_store(model, guide)
     few: Pair = (data[0][: options.batch_size], data[1][: options.batch_size])
@@ -150,10 +153,8 @@ class _Run:
         callbacks: Sequence[Any],
         progress: bool | str,
     ) -> None:
-        import lightning.pytorch as lightning
-
-        from pyro_vdn.train.callbacks import ConsoleProgress, KeepCheckpoints
-        from pyro_vdn.train.task import MONITOR, RowBatches, TrainingTask
+        from pyro_vdn.train.callbacks import ConsoleProgress, KeepCheckpoints, Patience
+        from pyro_vdn.train.task import RowBatches, TrainingTask
 
         few = (train[0][: options.batch_size], train[1][: options.batch_size])
         self.task = TrainingTask(model, guide, loss, options, few)
@@ -162,7 +163,7 @@ class _Run:
         self.callbacks: list[Any] = [self.keep, *callbacks]
         self.stopper: Any = None
         if options.patience is not None:
-            self.stopper = lightning.callbacks.EarlyStopping(MONITOR, patience=options.patience)
+            self.stopper = Patience(options.patience)
             self.callbacks.append(self.stopper)
         if progress:
             label = progress if isinstance(progress, str) else "training"
@@ -173,9 +174,11 @@ class _Run:
     def __call__(self, start: Path | None) -> FitResult:
         began = time.perf_counter()
         step = 0 if start is None else int(load_checkpoint(start)["global_step"])
+        self.keep.start = start
         trainer = _make_trainer(self.options, self.keep.folder, self.callbacks, step)
         interrupted = False
-        with _interrupts_kept():
+        refusing = cleared_when_refused(self.keep.folder, lambda: int(trainer.global_step) > step)
+        with refusing, _interrupts_kept():
             try:
                 trainer.fit(self.task, *self._loaders(trainer), ckpt_path=start)
             except (KeyboardInterrupt, SystemExit) as stop:
@@ -189,7 +192,7 @@ class _Run:
                 self._take_best()
         if trainer.world_size > 1 and not interrupted:
             trainer.strategy.barrier()  # a temporary folder goes with the first process that ends
-        best = self.keep.folder / "best.safetensors"
+        best = self.keep.folder / BEST
         stopped_early = self.stopper is not None and self.stopper.stopped_epoch > 0
         return FitResult(
             *self.task.programs,
@@ -218,7 +221,7 @@ class _Run:
 
     def _take_best(self) -> None:
         """Give the model the best weights; where there was no evaluation, keep those it has."""
-        best = self.keep.folder / "best.safetensors"
+        best = self.keep.folder / BEST
         if self.keep.best_step is not None:
             self.task.load_state_dict(load_checkpoint(best)["state_dict"])
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from pyro_vdn.diagnostics import MissingPackageError
 
+LOGS = "logs"
+
 
 def import_lightning() -> ModuleType:
     """Import Lightning when it is first needed.
@@ -49,7 +51,7 @@ def make_loggers(folder: Path, step: int) -> list[Any]:
     """
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    place = {"save_dir": str(folder), "name": "logs", "version": f"from_step_{step}"}
+    place = {"save_dir": str(folder), "name": LOGS, "version": f"from_step_{step}"}
     loggers: list[Any] = [CSVLogger(**place)]
     if importlib.util.find_spec("tensorboard") is not None:
         loggers.append(TensorBoardLogger(**place))

@@ -1,32 +1,37 @@
-"""Whether a run may start in a folder, or continue from a checkpoint."""
+"""Whether a run may start in a folder, or continue from a checkpoint, and what it takes along."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from pyro_vdn.errors import InputError, RunFolderError
 from pyro_vdn.train.checkpoint import load_checkpoint
+from pyro_vdn.train.files import replacing
 from pyro_vdn.train.options import FitOptions
 
+BEST = "best.safetensors"
+LAST = "last.safetensors"
 
-def check_folder(folder: str | Path | None, *, resuming: bool = False) -> None:
+
+def check_folder(folder: str | Path | None, *, start: Path | None = None) -> None:
     """Refuse a folder that holds anything, before anything is trained.
 
     Args:
-        folder: The folder of a new run.
-        resuming: Whether the run is to be continued, so that the folder may hold it.
+        folder: The folder of a run.
+        start: The checkpoint that the run continues from; the folder where it lies may hold it.
 
     Raises:
-        RunFolderError: If the folder is a file, or is not empty and not to be resumed.
+        RunFolderError: If the folder is a file, or is not empty and not that of the run resumed.
 
     Example:
         >>> check_folder("no/such/folder")
     """
-    follows_another = int(os.environ.get("LOCAL_RANK", "0")) > 0  # the first process has checked it
-    if folder is None or follows_another:
+    if folder is None or follows_another():  # the first process has checked it
         return
     path = Path(folder)
+    resuming = start is not None and _are_same(path, start.parent)
     if path.exists() and not path.is_dir():
         raise RunFolderError(f"{path}: expected a folder, got a file. Try: another path.")
     if path.is_dir() and any(path.iterdir()) and not resuming:
@@ -42,7 +47,12 @@ def resume_point(resume: str | Path | None) -> Path | None:
     if resume is None:
         return None
     path = Path(resume)
-    return path / "last.safetensors" if path.is_dir() else path
+    return path / LAST if path.is_dir() else path
+
+
+def follows_another() -> bool:
+    """Say whether this is not the first of several processes that train together."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def check_resumed(start: Path | None, options: FitOptions) -> None:
@@ -54,7 +64,8 @@ def check_resumed(start: Path | None, options: FitOptions) -> None:
 
     Raises:
         InputError: For another seed or batch size than the checkpoint's.
-        RunFolderError: For a file that is missing, damaged, or no checkpoint of `fit`.
+        RunFolderError: For a file that is missing, damaged, or no checkpoint of `fit`; likewise
+            for the best checkpoint of its run, which a run without a better one ends with.
     """
     if start is None:
         return
@@ -70,3 +81,39 @@ def check_resumed(start: Path | None, options: FitOptions) -> None:
                 got=str(now),
                 hint=f"{name}={before}, or a new run",
             )
+    kept = state.get("callbacks", {}).get("KeepCheckpoints", {})
+    if kept.get("best_step") is not None:
+        _check_best(start, kept["best_step"])
+
+
+def bring_checkpoints(start: Path, folder: Path) -> None:
+    """Copy the checkpoints of a run that is resumed in another folder, each whole or not at all.
+
+    Args:
+        start: The checkpoint that the run continues from, with the best one beside it.
+        folder: The folder in which it continues.
+
+    Raises:
+        RunFolderError: If they cannot be written.
+    """
+    if _are_same(folder, start.parent):
+        return
+    # The best one first: a last one must not claim a best that is not there.
+    for source, name in ((start.parent / BEST, BEST), (start, LAST)):
+        if source.is_file():
+            with replacing(folder / name) as temporary:
+                shutil.copyfile(source, temporary)
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def _check_best(start: Path, step: int) -> None:
+    best = start.parent / BEST
+    if not best.is_file():
+        raise RunFolderError(
+            f"{best}: no such file, though {start.name} comes from a run whose best evaluation was "
+            f"at step {step}. Try: a folder that holds both files of that run, or a new run."
+        )
+    load_checkpoint(best)  # refuses it where it is damaged

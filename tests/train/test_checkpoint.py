@@ -132,3 +132,11 @@ def test_random_state_comes_back() -> None:
     first = torch.rand(3)
     set_random_state(state)
     assert torch.equal(torch.rand(3), first)
+
+
+def test_random_state_comes_back_from_a_row_of_several() -> None:
+    every = torch.stack([random_state()["cpu"] for _ in range(2)])
+    first = torch.rand(3)
+    for state in every:
+        set_random_state({"cpu": state})
+        assert torch.equal(torch.rand(3), first)

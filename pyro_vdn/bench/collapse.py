@@ -127,7 +127,9 @@ def _pruned(model: Regression, victims: Tensor) -> Iterator[None]:
     weight = model.readout.linear.weight
     with torch.no_grad():
         weight[:, victims] = 0.0
-    hook = weight.register_hook(lambda gradient: gradient.masked_fill(victims, 0.0))
+    hook = weight.register_hook(  # type: ignore[no-untyped-call]
+        lambda gradient: gradient.masked_fill(victims, 0.0)
+    )
     try:
         yield
     finally:

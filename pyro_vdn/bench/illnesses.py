@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_vdn.control import Controller, Homeostat, ScaleGuard, Thermostat, compose, free_bits_cost
 from pyro_vdn.diagnostics import CollapseMode
 from pyro_vdn.models import Regression
+from pyro_vdn.nn import NormalPosterior
 from pyro_vdn.poutine import kl_weight, penalize
 
 PATH = "neurons"
@@ -65,21 +66,27 @@ def _without_kl(program: Program, victims: Tensor) -> Program:
     return _weighted(program, victims, 0.0)
 
 
+def _posterior(model: Regression) -> NormalPosterior:
+    posterior = model.neurons.posterior
+    assert isinstance(posterior, NormalPosterior)
+    return posterior
+
+
 def _narrow(model: Regression, victims: Tensor) -> None:
     gain = torch.where(victims, 0.05, 1.0)
-    model.neurons.posterior.multiply_scale_(gain, gain)
+    _posterior(model).multiply_scale_(gain, gain)
 
 
 def _wide(model: Regression, victims: Tensor) -> None:
     gain = torch.where(victims, 15.0, 1.0)
-    model.neurons.posterior.multiply_scale_(gain, gain)
+    _posterior(model).multiply_scale_(gain, gain)
     with torch.no_grad():
         model.readout.linear.weight[:, victims] = 0.0
 
 
 def _loud(model: Regression, victims: Tensor) -> None:
     gain = torch.where(victims, 15.0, 1.0)
-    model.neurons.posterior.multiply_loc_(gain)
+    _posterior(model).multiply_loc_(gain)
     with torch.no_grad():
         model.readout.linear.weight.div_(gain)
 

@@ -192,7 +192,8 @@ def _seen(model: Program, x: Tensor) -> LayerRecord:
     """Return what the layer does on rows."""
     with torch.no_grad(), record() as seen:
         NeuronGuide(model)(x)
-    return seen[PATH]
+    layer: LayerRecord = seen[PATH]
+    return layer
 
 
 def _nll(loss: PACmELBO, program: Program, guide: Program, rows: Rows) -> float:

@@ -63,8 +63,8 @@ def everything(model: Any) -> Controller:
         KLSchedule(model, partial(cyclical_warmup, period=12)),
         thermostat(model),
         band,
-        BandCalibration(model, band.bands, every=4),
-        Homeostat(model, band.bands, compensate={"neurons": model.readout}, every=3, warmup=2),
+        BandCalibration(model, band, every=4),
+        Homeostat(model, band, compensate={"neurons": model.readout}, every=3, warmup=2),
         ScaleGuard(model, floor=0.31, every=5),
         FreeBits(model, 0.1),
     )

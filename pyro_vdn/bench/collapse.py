@@ -25,6 +25,8 @@ from pyro_vdn.infer import PACmELBO
 from pyro_vdn.models import Regression
 
 UNITS = 12
+#: Units of a layer that has none to spare.
+FEW_UNITS = 4
 STEPS = 1500
 BATCH = 64
 
@@ -79,16 +81,17 @@ def examine(model: Regression, rows: Rows) -> CollapseReport:
     return collapse_report(unit_statistics(model, NeuronGuide(model), [rows]))
 
 
-def healthy(seed: int, rows: Rows, steps: int = STEPS) -> CollapseReport:
-    """Train a layer of the same size under the thermostat alone and return its report.
+def healthy(seed: int, rows: Rows, steps: int = STEPS, num_units: int = UNITS) -> CollapseReport:
+    """Train a layer under the thermostat alone and return its report.
 
     Args:
         seed: Seed of weights and batches.
         rows: Inputs and targets.
         steps: Steps of training.
+        num_units: Number of units.
     """
     pyro.set_rng_seed(seed)
-    model = Regression(rows[0].shape[-1], num_units=UNITS).float()
+    model = Regression(rows[0].shape[-1], num_units=num_units).float()
     keeper = thermostat(model)
     train_steps(model, keeper.wrap(model), keeper, rows, seed=seed, steps=steps)
     return examine(model, rows)
@@ -176,9 +179,11 @@ def bench_collapse(
         "runs": [],
     }
     for seed in seeds:
-        calls = _calls(healthy(seed, rows, steps))
-        results["runs"].append({"illness": "none", "seed": seed, "calls": calls})
-        on_run(results)
+        for units in (UNITS, FEW_UNITS):
+            calls = _calls(healthy(seed, rows, steps, units))
+            name = f"none: a healthy layer of {units}"
+            results["runs"].append({"illness": name, "seed": seed, "calls": calls})
+            on_run(results)
         for illness in ILLNESSES:
             model, victims = fall_ill(illness, seed, rows, steps)
             run: dict[str, Any] = {

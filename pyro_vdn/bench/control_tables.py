@@ -55,9 +55,9 @@ def collapse_table(results: Results) -> str:
 
 
 def _collapse_row(illness: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    if illness == "none":
+    if "victims" not in runs[0]:
         calls = [call for run in runs for call in run["calls"]]
-        return f"| none: a healthy layer | | | {_count(calls, LIVING)} | | | |"
+        return f"| {illness} | | | {_count(calls, LIVING)} | | | |"
     victims = [run["calls"][unit] for run in runs for unit in run["victims"]]
     others = [
         call for run in runs for unit, call in enumerate(run["calls"]) if unit not in run["victims"]

@@ -125,7 +125,7 @@ def fit(
     import_lightning()
     data, held_out = as_pair("train", train), as_pair("validation", validation)
     start = resume_point(resume)
-    check_resumed(start, options)
+    check_resumed(start, options, callbacks)
     check_folder(folder, start=start)
     guide = NeuronGuide(model) if guide is None else guide
     give_own_store(model, guide)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pyro_vdn.errors import InputError, RunFolderError
 from pyro_vdn.train.checkpoint import load_checkpoint
@@ -55,15 +57,17 @@ def follows_another() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
-def check_resumed(start: Path | None, options: FitOptions) -> None:
+def check_resumed(start: Path | None, options: FitOptions, callbacks: Sequence[Any] = ()) -> None:
     """Refuse to continue from a file that is no checkpoint, or with other batches.
 
     Args:
         start: The checkpoint, or None for a new run.
         options: The options of the run that continues.
+        callbacks: Its callbacks.
 
     Raises:
-        InputError: For another seed or batch size than the checkpoint's.
+        InputError: For another seed or batch size than the checkpoint's, or without its
+            controllers.
         RunFolderError: For a file that is missing, damaged, or no checkpoint of `fit`; likewise
             for the best checkpoint of its run, which a run without a better one ends with.
     """
@@ -81,9 +85,23 @@ def check_resumed(start: Path | None, options: FitOptions) -> None:
                 got=str(now),
                 hint=f"{name}={before}, or a new run",
             )
+    _check_controllers(state.get("callbacks", {}), callbacks)
     kept = state.get("callbacks", {}).get("KeepCheckpoints", {})
     if kept.get("best_step") is not None:
         _check_best(start, kept["best_step"])
+
+
+def _check_controllers(kept: Mapping[str, Any], callbacks: Sequence[Any]) -> None:
+    """Refuse to continue a controlled run without control, which would be another run."""
+    given = {getattr(callback, "state_key", "") for callback in callbacks}
+    missing = [key for key in kept if key.startswith("ControlCallback(") and key not in given]
+    if missing and not any(key.startswith("ControlCallback(") for key in given):
+        raise InputError(
+            "callbacks",
+            expected=f"the controllers of the run that is resumed: {', '.join(missing)}",
+            got="none",
+            hint="callbacks=[ControlCallback(controller)], with the model wrapped in its effects",
+        )
 
 
 def bring_checkpoints(start: Path, folder: Path) -> None:

@@ -71,11 +71,11 @@ def test_collapse(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["collapse", "--seeds=1", "--steps=2", f"--out={out}"])
     assert result.exit_code == 0, result.output
     runs = json.loads(out.read_text())["runs"]
-    assert [run["illness"] for run in runs] == [
-        "none",
-        *(illness.mode.value for illness in collapse.ILLNESSES),
+    assert [run["illness"] for run in runs[2:]] == [
+        illness.mode.value for illness in collapse.ILLNESSES
     ]
-    assert all(len(run["victims"]) == collapse.UNITS // 2 for run in runs[1:])
+    assert [len(run["calls"]) for run in runs[:2]] == [collapse.UNITS, collapse.FEW_UNITS]
+    assert all(len(run["victims"]) == collapse.UNITS // 2 for run in runs[2:])
 
 
 def test_regulation(tmp_path: Path) -> None:

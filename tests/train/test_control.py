@@ -493,3 +493,15 @@ def test_callbacks_are_imported_when_asked_for(name: str, error: str, text: str)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert text in done.stdout
+
+
+def test_a_controlled_run_is_not_resumed_without_control(
+    tmp_path: Path, data: Any, options: Any, make_model: Any
+) -> None:
+    model = make_model()
+    controller = thermostat(model)
+    first = options(max_steps=4, evaluate_every=2)
+    callbacks = [ControlCallback(controller)]
+    fit(controller.wrap(model), *data, options=first, folder=tmp_path, callbacks=callbacks)
+    with pytest.raises(InputError, match="expected the controllers of the run that is resumed"):
+        fit(make_model(), *data, options=options(max_steps=8, evaluate_every=2), resume=tmp_path)

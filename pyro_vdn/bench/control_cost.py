@@ -123,19 +123,23 @@ def _training_steps() -> Mapping[str, Maker]:
     marginal = PACmELBO(closed_form=True, joint_weight=0.0, max_plate_nesting=2)
     return {
         "Forecaster, 336 → 96, 128 windows": partial(
-            _block, Forecaster, closed_form, torch.randn(128, 336), torch.randn(128, 96)
+            _block, Forecaster, closed_form, _rows(128, 336), _rows(128, 96)
         ),
         "1,024 neurons, 336 → 96, 256 rows": partial(
             _block,
             SpeedModel,
             LocalELBO(max_plate_nesting=2),
-            torch.randn(256, SIZES[0]),
-            torch.randn(256, SIZES[-1]),
+            _rows(256, SIZES[0]),
+            _rows(256, SIZES[-1]),
         ),
         "Regression, 50 neurons, 32 rows": partial(
-            _block, partial(Regression, 8), marginal, torch.randn(32, 8), torch.randn(32, 1)
+            _block, partial(Regression, 8), marginal, _rows(32, 8), _rows(32, 1)
         ),
     }
+
+
+def _rows(*size: int) -> Tensor:
+    return torch.randn(*size, dtype=torch.float32)
 
 
 def _costs(name: str, make: Maker, repeats: int) -> list[Cost]:

@@ -77,7 +77,7 @@ class BandCalibration(Controller):
             part: {path: getattr(self.bands[path], part) for path in self.layers}
             for part in Band._fields
         }
-        self.began = {path: self.bands[path].target[0].item() for path in self.layers}
+        self.memory["began"] = {path: self.bands[path].target[0].clone() for path in self.layers}
 
     def observe(self, seen: Seen) -> None:
         """Average each layer's energies."""
@@ -89,7 +89,9 @@ class BandCalibration(Controller):
         energy = self.recall("mu2", path)
         if energy is not None and bool(energy.isfinite().any()):
             factor = calibration_factor(energy, self.bands[path], **self.settings)
-            moved = self.bands[path].target[0] / self.began[path]
-            factor = (moved * factor).clamp(1 / self.limit, self.limit) / moved
+            moved = self.bands[path].target[0] / self.memory["began"][path]
+            # Out of reach of the limit, no further; within it, as far as the factor goes.
+            allowed = (moved * factor).clamp(1 / self.limit, self.limit) / moved
+            factor = allowed.clamp(1 / self.settings["largest"], self.settings["largest"])
             for part in self.bands[path]:
                 part.mul_(factor)

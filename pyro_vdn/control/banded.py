@@ -51,7 +51,8 @@ def bands_of(
     elif not callable(band):
         raise InputError(
             "band",
-            expected="bands by layer path, a function from the number of units, or a target",
+            expected="bands by layer path, a function from the number of units, one band, a target "
+            "as a number, or a controller with bands",
             got=f"a {type(band).__name__}",
             hint=f'band={{"{next(iter(layers))}": homogeneous_band(num_units, 0.1)}}',
         )

@@ -113,7 +113,9 @@ class EnergyBand(Banded):
         """Let being above count less while a layer's units crowd below their band."""
         energy = self.recall("mu2", path)
         if energy is not None:
-            crowded = bool((energy < self.bands[path].low).double().mean() > self.crowd)
+            known = energy.isfinite()
+            below = (energy < self.bands[path].low)[known].double().mean()
+            crowded = bool(below > self.crowd)
             factor = self.crowd_high_weight if crowded else 1.0
             self.memory["high_weight"][path].fill_(self.high_weight * factor)
 

@@ -90,7 +90,9 @@ class Rescaling:
             posterior.multiply_loc_(gain)
             return gain
         if prior_scale is not None:
-            gain = torch.minimum(gain, (prior_scale / mean_scale).clamp(min=1))
+            # A prior scale that is not known, such as that of a prior without one, is no bound.
+            bound = (prior_scale / mean_scale).clamp(min=1).nan_to_num(torch.inf)
+            gain = torch.minimum(gain, bound)
         known = gain.isfinite() & mean_scale.isfinite()
         gain, mean_scale = (torch.where(known, one, 1.0) for one in (gain, mean_scale))
         posterior.multiply_loc_(gain)

@@ -100,8 +100,8 @@ class Thermostat(Controller):
     Args:
         model: The model, or its layers by path.
         low: Least KL of a unit, in nats per row, positive.
-        high: Largest KL of a unit; by default 1.5, or twice what the initial scales cost alone
-            where that is more.
+        high: Largest KL of a unit; by default 1.5, four times `low`, or twice what the initial
+            scale costs alone in the costliest layer, whichever is most.
         margin: Factor by which it steers inside the range, at least 1: it aims at
             `[low * margin, high / margin]`, so that a unit that presses against an end stays in it.
         rate: Step of `log beta` per unit of error.
@@ -149,7 +149,7 @@ class Thermostat(Controller):
         super().__init__(model, every=every, warmup=warmup, momentum=momentum)
         check_range("low", low, 0.0, above=True)
         costs = {path: initial_scale_cost(layer) for path, layer in self.layers.items()}
-        high = _default_ceiling(costs.values()) if high is None else high
+        high = max(4 * low, _default_ceiling(costs.values())) if high is None else high
         check_order("low", low, "high", high)
         check_order("dead", dead, "low", low)
         check_range("margin", margin, 1.0)

@@ -134,4 +134,10 @@ def _check_best(start: Path, step: int) -> None:
             f"{best}: no such file, though {start.name} comes from a run whose best evaluation was "
             f"at step {step}. Try: a folder that holds both files of that run, or a new run."
         )
-    load_checkpoint(best)  # refuses it where it is damaged
+    its_step = load_checkpoint(best)["global_step"]  # refuses it where it is damaged
+    if its_step != step and start.name != BEST:
+        raise RunFolderError(
+            f"{best}: expected the best checkpoint of the run of {start.name}, of step {step}, "
+            f"got one of step {its_step}. Try: a folder that holds both files of that run, or a "
+            "new run."
+        )

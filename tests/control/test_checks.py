@@ -102,7 +102,6 @@ MAKERS: dict[str, Callable[..., Any]] = {
 }
 BAD = [
     ("Thermostat", {"low": 0.0}),
-    ("Thermostat", {"low": 2.0}),
     ("Thermostat", {"dead": 1.0}),
     ("Thermostat", {"margin": 0.5}),
     ("Thermostat", {"rate": -1.0}),

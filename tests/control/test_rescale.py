@@ -273,19 +273,27 @@ def test_uncompensated_the_prior_s_scale_is_no_bound() -> None:
 
 
 @pytest.mark.parametrize("scale", ["unit", "input", "low_rank"])
-@pytest.mark.parametrize("unknown", ["scale", "prior"])
-def test_compensated_a_unit_that_is_not_known_stays(unknown: str, scale: str) -> None:
+def test_compensated_a_unit_that_is_not_known_stays(scale: str) -> None:
     model, x = moved(Net(scale=scale)), torch.randn(1, 4)
     before = model.layers[0].posterior(x)
     gap = torch.tensor([1.0, torch.nan, 1.0, 1.0, 1.0])
-    scales = before.variance.sqrt()[0].detach() * (gap if unknown == "scale" else 1.0)
+    scales = before.variance.sqrt()[0].detach() * gap
     gain = Rescaling(neuron_layers(model), {"layers.0": model.readout})(
-        "layers.0", torch.full((5,), 0.5), scales, gap if unknown == "prior" else None
+        "layers.0", torch.full((5,), 0.5), scales
     )
     assert gain.tolist() == [0.5, 1.0, 0.5, 0.5, 0.5]
     after = model.layers[0].posterior(x)
     torch.testing.assert_close(after.mean, before.mean * gain)
     torch.testing.assert_close(after.variance, before.variance * gain.square())
+
+
+def test_a_prior_scale_that_is_not_known_is_no_bound() -> None:
+    model = moved(Net())
+    prior_scale = torch.tensor([1.0, torch.nan, torch.inf, 1.0, 1.0])
+    gain = Rescaling(neuron_layers(model), {"layers.0": model.readout})(
+        "layers.0", torch.full((5,), 4.0), torch.full((5,), 0.5), prior_scale
+    )
+    assert gain.tolist() == [2.0, 4.0, 4.0, 2.0, 2.0]
 
 
 READER = nn.Linear(5, 1)

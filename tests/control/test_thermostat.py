@@ -196,8 +196,8 @@ def test_weights_are_live_in_the_loss(stack: Stack, see: See, drive: Drive) -> N
     ("settings", "text"),
     [
         ({"low": 0.0}, "low: expected a number above 0, got 0.0"),
-        ({"low": 2.0}, "low: expected less than high = 1.5, got 2. Try: low=0.75"),
-        ({"low": 1.5}, "low: expected less than high = 1.5, got 1.5"),
+        ({"low": 2.0, "high": 1.5}, "low: expected less than high = 1.5, got 2. Try: low=0.75"),
+        ({"low": 1.5, "high": 1.5}, "low: expected less than high = 1.5, got 1.5"),
         ({"dead": 0.05}, "dead: expected less than low = 0.05, got 0.05"),
         ({"rate": 0.0}, "rate: expected a number above 0, got 0.0"),
         ({"release": 0.0}, "release: expected a number above 0 and at most 1, got 0.0"),

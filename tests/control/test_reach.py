@@ -174,6 +174,7 @@ def test_one_run_with_the_effects_is_enough() -> None:
         step(controlled, NeuronGuide(controlled), X, Y)
         model(X)
     reach.check(band)
+    assert is_reached(band)
 
 
 def test_runs_without_gradients_do_not_count() -> None:

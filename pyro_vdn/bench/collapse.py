@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.bench.illnesses import ILLNESSES, Illness, Program, thermostat
+from pyro_vdn.bench.loop import Rows, train_steps
 from pyro_vdn.bench.results import environment
-from pyro_vdn.control import Controller, watch
+from pyro_vdn.control import Controller
 from pyro_vdn.datasets import load_uci, standardize, uci_split
 from pyro_vdn.diagnostics import CollapseReport, collapse_report, unit_statistics
 from pyro_vdn.guides import NeuronGuide
@@ -28,9 +29,6 @@ UNITS = 12
 #: Units of a layer that has none to spare.
 FEW_UNITS = 4
 STEPS = 1500
-BATCH = 64
-
-Rows = tuple[Tensor, Tensor]
 
 
 def train_rows() -> Rows:
@@ -39,36 +37,30 @@ def train_rows() -> Rows:
     return split.train.features.float(), split.train.target.float()
 
 
-def train_steps(
+def train(
     model: Regression,
     program: Program,
-    controller: Controller | None,
+    controller: Controller,
     rows: Rows,
     *,
     seed: int,
     steps: int = STEPS,
 ) -> None:
-    """Train with a hand-written loop.
+    """Train under a controller.
 
     Args:
         model: The bare model.
         program: The same in its effects.
-        controller: What watches, if anything does.
+        controller: What watches.
         rows: Inputs and targets.
         seed: Seed of the batches.
         steps: Number of steps.
     """
-    x, y = rows
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    loss, guide = PACmELBO(closed_form=True), NeuronGuide(program)
-    batches = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        chosen = torch.randint(len(x), (BATCH,), generator=batches)
-        with nullcontext() if controller is None else watch(controller):
-            optimizer.zero_grad()
-            value = loss.differentiable_loss(program, guide, x[chosen], y[chosen]) / BATCH
-            value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+    loss = PACmELBO(closed_form=True)
+    for _ in train_steps(
+        model, program, loss, rows, steps, seed=seed, rate=5e-3, control=controller
+    ):
+        pass
 
 
 def examine(model: Regression, rows: Rows) -> CollapseReport:
@@ -93,7 +85,7 @@ def healthy(seed: int, rows: Rows, steps: int = STEPS, num_units: int = UNITS) -
     pyro.set_rng_seed(seed)
     model = Regression(rows[0].shape[-1], num_units=num_units).float()
     keeper = thermostat(model)
-    train_steps(model, keeper.wrap(model), keeper, rows, seed=seed, steps=steps)
+    train(model, keeper.wrap(model), keeper, rows, seed=seed, steps=steps)
     return examine(model, rows)
 
 
@@ -120,7 +112,7 @@ def fall_ill(
     program = illness.expose(keeper.wrap(model), victims)
 
     with _pruned(model, victims) if illness.pruned else nullcontext():
-        train_steps(model, program, keeper, rows, seed=seed, steps=steps)
+        train(model, program, keeper, rows, seed=seed, steps=steps)
     return model, victims
 
 
@@ -150,7 +142,7 @@ def cure(illness: Illness, model: Regression, seed: int, rows: Rows, steps: int 
         steps: Steps of training.
     """
     treatment = illness.treatment(model)
-    train_steps(model, treatment.wrap(model), treatment, rows, seed=seed + 1000, steps=steps)
+    train(model, treatment.wrap(model), treatment, rows, seed=seed + 1000, steps=steps)
 
 
 def bench_collapse(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vdn.bench.collapse import train_rows
+from pyro_vdn.bench.loop import Program, Rows, train_steps
 from pyro_vdn.bench.results import environment
-from pyro_vdn.control import Controller, Homeostat, Thermostat, watch
+from pyro_vdn.control import Homeostat, Thermostat
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer import PACmELBO
 from pyro_vdn.models import Forecaster, Regression
@@ -21,7 +21,6 @@ from pyro_vdn.train.problem import Source, load_problem
 from pyro_vdn.train.recipes import ForecastingRecipe
 
 PATH = "neurons"
-BATCH = 64
 #: Range of the thermostat, in nats per unit and row.
 LOW, HIGH = 0.1, 1.5
 #: KL in nats below which a unit counts as dead at the start.
@@ -37,9 +36,6 @@ COLUMNS = {
     "leaving": "that leave it twice",
     "jump": "largest jump of the NLL at an act, nats per row",
 }
-
-Rows = tuple[Tensor, Tensor]
-Program = Callable[..., Any]
 
 
 def bench_regulation(
@@ -100,14 +96,16 @@ def revive(rows: Rows, seed: int, steps: int) -> dict[str, float]:
     model = Forecaster(hidden=64, num_units=32, rank=12, initial_scale=0.6).float()
     loss = PACmELBO(closed_form=True, joint_weight=0.05)
     killing = kl_weight(model, 300.0)
-    for _ in _steps(model, killing, loss, rows, 200, seed=seed, rate=5e-3):
+    for _ in train_steps(model, killing, loss, rows, 200, seed=seed, rate=5e-3, clip=1.0):
         pass
     sample = rows[0][:: max(1, len(rows[0]) // 1500)]
     dead = _seen(model, sample).kl.mean < DEAD
     thermostat = Thermostat(model, low=LOW, high=HIGH, margin=1.5)
     program = thermostat.wrap(model)
     passages: list[Tensor] = []
-    trained = _steps(model, program, loss, rows, steps, seed=seed, rate=2e-3, control=thermostat)
+    trained = train_steps(
+        model, program, loss, rows, steps, seed=seed, rate=2e-3, clip=1.0, control=thermostat
+    )
     for step in trained:
         if step >= steps // 2 and step % thermostat.every == 0:
             passages.append(_seen(model, sample[::10]).kl.mean)
@@ -141,7 +139,7 @@ def regulate(rows: Rows, seed: int, *, compensated: bool) -> dict[str, float]:
     model = Regression(rows[0].shape[-1]).float()
     loss = PACmELBO(closed_form=True)
     free = kl_weight(model, 0.0)
-    for _ in _steps(model, free, loss, rows, 500, seed=seed, rate=5e-3):
+    for _ in train_steps(model, free, loss, rows, 500, seed=seed, rate=5e-3, clip=1.0):
         pass
     compensate = {PATH: model.readout} if compensated else None
     homeostat = Homeostat(model, TARGET, compensate=compensate, warmup=0)
@@ -154,7 +152,7 @@ def regulate(rows: Rows, seed: int, *, compensated: bool) -> dict[str, float]:
     before = in_band()
     jumps = []
     guide = NeuronGuide(free)
-    for _ in _steps(model, free, loss, rows, 500, seed=seed + 1000, rate=2e-3):
+    for _ in train_steps(model, free, loss, rows, 500, seed=seed + 1000, rate=2e-3, clip=1.0):
         # Observing and acting by hand, so that the loss can be read in between.
         if homeostat.due:
             homeostat.observe({PATH: _seen(model, rows[0])})
@@ -164,33 +162,6 @@ def regulate(rows: Rows, seed: int, *, compensated: bool) -> dict[str, float]:
         if acts:
             jumps.append(abs(_nll(loss, free, guide, rows) - earlier))
     return {"in_range_before": before, "in_range": in_band(), "jump": max(jumps)}
-
-
-def _steps(
-    model: nn.Module,
-    program: Program,
-    loss: PACmELBO,
-    rows: Rows,
-    steps: int,
-    *,
-    seed: int,
-    rate: float,
-    control: Controller | None = None,
-) -> Iterator[int]:
-    """Train, yielding after every step."""
-    x, y = rows
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    guide = NeuronGuide(program)
-    batches = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        chosen = torch.randint(len(x), (BATCH,), generator=batches)
-        with nullcontext() if control is None else watch(control):
-            optimizer.zero_grad()
-            value = loss.differentiable_loss(program, guide, x[chosen], y[chosen])
-            (value / y[chosen].numel()).backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-        yield step
 
 
 def _seen(model: Program, x: Tensor) -> LayerRecord:

@@ -8,6 +8,7 @@ from pyro_vdn.testing.cases import (
     randomise,
 )
 from pyro_vdn.testing.conjugate import ConjugateNeurons, orthogonal_columns
+from pyro_vdn.testing.states import same_state
 
 __all__ = [
     "ConjugateNeurons",
@@ -17,4 +18,5 @@ __all__ = [
     "orthogonal_columns",
     "posterior_by_hand",
     "randomise",
+    "same_state",
 ]

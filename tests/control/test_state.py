@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from pyro_vdn.control import (
     watch,
 )
 from pyro_vdn.infer import LocalELBO
-from pyro_vdn.testing import NeuronStack
+from pyro_vdn.testing import NeuronStack, same_state
 
 Stack = Callable[..., NeuronStack]
 
@@ -90,17 +90,6 @@ def train(
     return after
 
 
-def same(left: Any, right: Any) -> bool:
-    """Whether two nests of tensors are equal bit for bit."""
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, Mapping):
-        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
-    if isinstance(left, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
-
-
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_resumed_controller_acts_bit_for_bit(name: str, stack: Stack) -> None:
     batches = torch.randn(20, 6, 6)
@@ -114,14 +103,14 @@ def test_a_resumed_controller_acts_bit_for_bit(name: str, stack: Stack) -> None:
     fresh = MAKERS[name](other)
     other.load_state_dict(saved)
     fresh.load_state_dict(state)
-    assert same(train(other, fresh, batches[8:], seed=2), straight)
-    assert same(controller.state_dict(), fresh.state_dict())
+    assert same_state(train(other, fresh, batches[8:], seed=2), straight)
+    assert same_state(controller.state_dict(), fresh.state_dict())
 
     forgetful = stack(num_layers=2)  # and the state is what makes the difference
     amnesiac = MAKERS[name](forgetful)
     forgetful.load_state_dict(saved)
     without = train(forgetful, amnesiac, batches[8:], seed=2)
-    assert same(without, straight) == (name == "FreeBits")
+    assert same_state(without, straight) == (name == "FreeBits")
 
 
 @pytest.mark.parametrize("name", ["Thermostat", "KLSchedule", "EnergyBand", "BandCalibration"])

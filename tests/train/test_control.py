@@ -37,20 +37,11 @@ from pyro_vdn.control import (
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import LocalELBO
 from pyro_vdn.nn import VariationalNeurons
+from pyro_vdn.testing import same_state
 from pyro_vdn.train import ControlCallback, FitOptions, FitResult, fit, load_checkpoint
 from pyro_vdn.train.batches import StepBatches
 
 Make = Callable[[Any], Controller]
-
-
-def same(left: Any, right: Any) -> bool:
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
 
 
 def thermostat(model: Any) -> Thermostat:
@@ -138,8 +129,8 @@ def test_fit_equals_a_hand_written_loop_bit_for_bit(
     hand, fitted = make(by_hand), make(in_fit)
     train_by_hand(by_hand, hand, data[0], settings)
     controlled_fit(in_fit, fitted, *data, options=settings, loss=LocalELBO())
-    assert same(by_hand.state_dict(), in_fit.state_dict())
-    assert same(hand.state_dict(), fitted.state_dict())
+    assert same_state(by_hand.state_dict(), in_fit.state_dict())
+    assert same_state(hand.state_dict(), fitted.state_dict())
 
 
 def test_the_controller_changes_what_is_learnt(data: Any, options: Any, make_model: Any) -> None:
@@ -150,7 +141,7 @@ def test_the_controller_changes_what_is_learnt(data: Any, options: Any, make_mod
     controlled_fit(held, controller, *data, options=settings)
     assert controller.step == 20
     assert bool((controller.weights["neurons"] < 1e-2).all())  # it fell: KLs lie below 2 nats
-    assert not same(free.state_dict(), held.state_dict())
+    assert not same_state(free.state_dict(), held.state_dict())
 
 
 @pytest.mark.parametrize("make", [thermostat, everything])
@@ -171,9 +162,9 @@ def test_a_resumed_run_continues_bit_for_bit(
     for name in ("last.safetensors", "best.safetensors"):
         straight, halves = (load_checkpoint(place / name) for place in places)
         for part in ("state_dict", "optimizer_states", "callbacks", "random_state"):
-            assert same(straight[part], halves[part]), part
+            assert same_state(straight[part], halves[part]), part
     (kept,) = [key for key in straight["callbacks"] if key.startswith("ControlCallback")]
-    assert same(controller.state_dict(), straight["callbacks"][kept])  # the best one's
+    assert same_state(controller.state_dict(), straight["callbacks"][kept])  # the best one's
 
 
 def test_the_controller_ends_with_the_state_of_the_best_evaluation(
@@ -260,7 +251,7 @@ def test_a_model_without_the_controllers_effects_is_refused_untrained(
     )
     with pytest.raises(InputError, match=text):
         fit(model, *data, options=options(), callbacks=[ControlCallback(make(model))])
-    assert same(model.state_dict(), before)
+    assert same_state(model.state_dict(), before)
     assert not _PYRO_STACK
 
 
@@ -329,8 +320,8 @@ def test_several_callbacks_equal_one_with_all_composed(
     fit(
         apart[0].wrap(two), *data, options=options(), callbacks=callbacks, folder=tmp_path / "apart"
     )
-    assert same(one.state_dict(), two.state_dict())
-    assert same(together.state_dict()["controllers"], [part.state_dict() for part in apart])
+    assert same_state(one.state_dict(), two.state_dict())
+    assert same_state(together.state_dict()["controllers"], [part.state_dict() for part in apart])
     kept = load_checkpoint(tmp_path / "apart" / "last.safetensors")["callbacks"]
     assert {callback.state_key for callback in callbacks} < set(kept)
 
@@ -460,7 +451,7 @@ def test_two_processes_act_alike_on_the_rows_of_both(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert same(one, two)
+    assert same_state(one, two)
     memory = one["control"]["controllers"]
     assert memory[2]["memory"]["rows"]["neurons"].item() == 2 * 16
     assert bool((memory[0]["memory"]["weight"]["neurons"] < 1e-2).all())

@@ -21,6 +21,7 @@ from pyro_vdn.errors import InputError, RunFolderError
 from pyro_vdn.infer import LocalELBO, PACmELBO, log_density
 from pyro_vdn.nn import VariationalNeurons
 from pyro_vdn.poutine import deterministic, kl_weight
+from pyro_vdn.testing import same_state
 from pyro_vdn.train import FitResult, default_loss, fit, load_checkpoint
 from pyro_vdn.train.task import DivergedError
 
@@ -47,16 +48,6 @@ class NaNAt(PACmELBO):
         return loss * (math.nan if self.left < 0 else 1.0)
 
 
-def same(left: Any, right: Any) -> bool:
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
-
-
 def validation_nll(result: FitResult, validation: Any) -> float:
     per_output, _ = log_density(result.model, result.guide, *validation)
     return -float(per_output.mean())
@@ -73,14 +64,14 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(
     assert stopped.steps == 120
     resumed = fit(make_model(), *data, options=settings, folder=halves, resume=halves)
     assert not resumed.interrupted
-    assert same(straight.model.state_dict(), resumed.model.state_dict())
+    assert same_state(straight.model.state_dict(), resumed.model.state_dict())
     assert straight.history == resumed.history
     assert straight.best_step == resumed.best_step
     for name in ("last.safetensors", "best.safetensors"):
         one, two = (load_checkpoint(folder / name) for folder in (tmp_path / "straight", halves))
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
-            assert same(one[part], two[part]), part
-        assert same(one["random_state"], two["random_state"])
+            assert same_state(one[part], two[part]), part
+        assert same_state(one["random_state"], two["random_state"])
         assert one["global_step"] == two["global_step"]
 
 
@@ -99,7 +90,7 @@ def test_the_noise_of_a_sampled_loss_continues_too(
     resumed = fit(
         make_model(), *data, options=options(), loss=LocalELBO(), folder=tmp_path, resume=tmp_path
     )
-    assert same(straight.model.state_dict(), resumed.model.state_dict())
+    assert same_state(straight.model.state_dict(), resumed.model.state_dict())
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -107,8 +98,8 @@ def test_seeds_repeat_and_differ(seed: int, data: Any, options: Any, make_model:
     first, again, other = (
         fit(make_model(), *data, options=options(seed=s)) for s in (seed, seed, seed + 5)
     )
-    assert same(first.model.state_dict(), again.model.state_dict())
-    assert not same(first.model.state_dict(), other.model.state_dict())
+    assert same_state(first.model.state_dict(), again.model.state_dict())
+    assert not same_state(first.model.state_dict(), other.model.state_dict())
 
 
 def test_the_model_holds_the_best_weights(data: Any, options: Any, make_model: Any) -> None:
@@ -169,7 +160,7 @@ def test_a_second_instance_trains(local: bool, data: Any, options: Any, make_mod
         two = fit(second, *data, options=options())
     moved = [not torch.equal(value, before[name]) for name, value in second.state_dict().items()]
     assert all(moved)
-    assert same(one.model.state_dict(), two.model.state_dict())
+    assert same_state(one.model.state_dict(), two.model.state_dict())
 
 
 def test_a_wrapped_model_trains_under_its_own_names(
@@ -318,4 +309,4 @@ def test_two_processes_end_with_the_same_weights(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert same(one, two)
+    assert same_state(one, two)

@@ -12,10 +12,10 @@ import lightning.pytorch as lightning
 import pytest
 import torch
 from pyro_vdn.models import Regression
-from torch import Tensor
 
 from pyro_vdn.control import Thermostat
 from pyro_vdn.errors import InputError, RunFolderError
+from pyro_vdn.testing import same_state
 from pyro_vdn.train import ControlCallback, FitOptions, FitResult, fit, load_checkpoint
 from pyro_vdn.train.checkpoint import save_checkpoint
 from pyro_vdn.train.resume import BEST, LAST, bring_checkpoints, check_folder, resume_point
@@ -30,16 +30,6 @@ class StopAt(lightning.Callback):
     def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
         if trainer.global_step == self.step:
             raise KeyboardInterrupt
-
-
-def same(left: Any, right: Any) -> bool:
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -77,7 +67,7 @@ def stopped(tmp_path: Path, noise: Any, settings: FitOptions, make_model: Any) -
 
 
 def assert_equal_runs(one: FitResult, other: FitResult) -> None:
-    assert same(one.model.state_dict(), other.model.state_dict())
+    assert same_state(one.model.state_dict(), other.model.state_dict())
     assert one.history == other.history
     for name in ("steps", "best_step", "validation_nll"):
         assert getattr(one, name) == getattr(other, name), name
@@ -113,7 +103,7 @@ def test_a_run_continues_in_another_folder_bit_for_bit(
         for name in (BEST, LAST):
             one, other = (load_checkpoint(f / name) for f in (tmp_path / "straight", there))
             for part in ("state_dict", "optimizer_states", "callbacks", "random_state"):
-                assert same(one[part], other[part]), part
+                assert same_state(one[part], other[part]), part
 
 
 def test_a_better_evaluation_later_replaces_the_copy_alone(
@@ -155,7 +145,7 @@ def test_a_controller_ends_with_the_best_state_brought_along(
     result, resumed = run(folder=tmp_path / "two", resume=tmp_path / "one")
     assert resumed.step == result.best_step
     assert result.best_step < STOP
-    assert same(resumed.state_dict(), straight.state_dict())
+    assert same_state(resumed.state_dict(), straight.state_dict())
 
 
 @pytest.mark.parametrize("folder", [None, "elsewhere", "stopped"])
@@ -179,7 +169,7 @@ def test_a_best_checkpoint_that_is_gone_is_missed_before_training(
     place = None if folder is None else tmp_path / folder
     with pytest.raises(RunFolderError, match=text):
         fit(model, *noise, options=settings, folder=place, resume=stopped)
-    assert same(model.state_dict(), weights)
+    assert same_state(model.state_dict(), weights)
     assert contents(tmp_path) == before
     assert not (tmp_path / "elsewhere").exists()
 
@@ -276,7 +266,7 @@ def test_patience_goes_on_where_it_was(
     assert_equal_runs(straight, resumed)
     for name in (BEST, LAST):
         ends = [load_checkpoint(f / name)["callbacks"] for f in (tmp_path / "straight", two)]
-        assert same(*ends)
+        assert same_state(*ends)
 
 
 def test_a_run_that_had_stopped_early_has_nothing_left_to_do(
@@ -382,4 +372,4 @@ def test_two_processes_continue_in_another_folder(tmp_path: Path) -> None:
             torch.load(tmp_path / f"{step}{rank}.pt") for step in ("straight", "first", "second")
         )
         assert first[1:] == (50, straight[2])
-        assert same(straight, second)
+        assert same_state(straight, second)

@@ -131,8 +131,9 @@ def hinge(
         tensor([0.2500, 1.0000])
     """
     distance = energy - torch.clamp(energy, band.low, band.high)
-    one = torch.ones_like(band.low)
-    low, high = (band.low, band.high) if relative else (one, one)
+    low, high = band.low, band.high
+    if not relative:
+        low = high = torch.ones_like(low)
     with torch.no_grad():
         below, above = low_weight / low.square(), high_weight / high.square()
         weight = torch.where(energy < band.low, below, above)

@@ -92,14 +92,18 @@ def check_resumed(start: Path | None, options: FitOptions, callbacks: Sequence[A
 
 
 def _check_controllers(kept: Mapping[str, Any], callbacks: Sequence[Any]) -> None:
-    """Refuse to continue a controlled run without control, which would be another run."""
-    given = {getattr(callback, "state_key", "") for callback in callbacks}
+    """Refuse to continue without all controllers of a run, which would be another run.
+
+    Other controllers in their place refuse themselves, when they are given the checkpoint.
+    """
+    keys = {getattr(callback, "state_key", "") for callback in callbacks}
+    given = {key for key in keys if key.startswith("ControlCallback(")}
     missing = [key for key in kept if key.startswith("ControlCallback(") and key not in given]
-    if missing and not any(key.startswith("ControlCallback(") for key in given):
+    if missing and given <= set(kept):
         raise InputError(
             "callbacks",
             expected=f"the controllers of the run that is resumed: {', '.join(missing)}",
-            got="none",
+            got="none" if not given else "a part of them",
             hint="callbacks=[ControlCallback(controller)], with the model wrapped in its effects",
         )
 

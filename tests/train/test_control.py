@@ -486,13 +486,21 @@ def test_callbacks_are_imported_when_asked_for(name: str, error: str, text: str)
     assert text in done.stdout
 
 
-def test_a_controlled_run_is_not_resumed_without_control(
-    tmp_path: Path, data: Any, options: Any, make_model: Any
+@pytest.mark.parametrize(("left", "got"), [(0, "none"), (1, "a part of them")])
+def test_a_controlled_run_is_not_resumed_without_all_its_controllers(
+    left: int, got: str, tmp_path: Path, data: Any, options: Any, make_model: Any
 ) -> None:
-    model = make_model()
-    controller = thermostat(model)
+    def controlled() -> tuple[Any, list[ControlCallback]]:
+        model = make_model()
+        both = [thermostat(model), ScaleGuard(model)]
+        return both[0].wrap(model), [ControlCallback(one) for one in both]
+
+    model, callbacks = controlled()
     first = options(max_steps=4, evaluate_every=2)
-    callbacks = [ControlCallback(controller)]
-    fit(controller.wrap(model), *data, options=first, folder=tmp_path, callbacks=callbacks)
-    with pytest.raises(InputError, match="expected the controllers of the run that is resumed"):
-        fit(make_model(), *data, options=options(max_steps=8, evaluate_every=2), resume=tmp_path)
+    fit(model, *data, options=first, folder=tmp_path, callbacks=callbacks)
+    more = options(max_steps=8, evaluate_every=2)
+    model, callbacks = controlled()
+    text = f"expected the controllers of the run that is resumed: .*, got {got}"
+    with pytest.raises(InputError, match=text):
+        fit(model, *data, options=more, resume=tmp_path, callbacks=callbacks[:left])
+    assert fit(model, *data, options=more, resume=tmp_path, callbacks=callbacks).steps == 8

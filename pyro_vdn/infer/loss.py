@@ -18,10 +18,10 @@ from torch import Tensor
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import Pass, Program, run_single_pass
-from pyro_vdn.infer.site import PARTICLES, Site
+from pyro_vdn.infer.site import Site
 from pyro_vdn.nn.divergence import sum_over
 from pyro_vdn.nn.shapes import check_positive
-from pyro_vdn.nn.sites import layer_of
+from pyro_vdn.nn.sites import PARTICLES, layer_of
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,8 @@ from torch import Tensor
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.divergence import neuron_kl, sum_over
 from pyro_vdn.nn.normals import unexpanded
-from pyro_vdn.nn.sites import LOCAL, PENALTY, POSTERIOR
+from pyro_vdn.nn.sites import LOCAL, PARTICLES, PENALTY, POSTERIOR
 from pyro_vdn.nn.unit_measures import unit_kl
-
-#: Name of the plate of vectorised particles, the one that Pyro's losses use.
-PARTICLES = "num_particles_vectorized"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The forward path: neurons, their parts, and what stands before and behind them."""
 
+from pyro_vdn.nn.autoregressive import AutoregressiveNormal
+from pyro_vdn.nn.chain import GaussianChain
 from pyro_vdn.nn.distributionalize import distributionalize
 from pyro_vdn.nn.divergence import closed_form_kl, neuron_kl
 from pyro_vdn.nn.encoders import MLPEncoder, TrendSeasonalEncoder, Window, normalise_window
@@ -22,8 +24,10 @@ from pyro_vdn.nn.scales import OutputScale
 from pyro_vdn.nn.shapes import LayerShape
 
 __all__ = [
+    "AutoregressiveNormal",
     "CategoricalLikelihood",
     "ConditionalNormal",
+    "GaussianChain",
     "Integrated",
     "LayerShape",
     "LearnedNormal",

@@ -8,18 +8,24 @@ from typing import Literal, get_args
 
 import pyro
 import pyro.distributions as dist
+import torch
+from pyro.poutine.indep_messenger import IndepMessenger
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import Size, Tensor, nn
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import sites
+from pyro_vdn.nn.chain import GaussianChain, following
 from pyro_vdn.nn.local import LocalDecoder
+from pyro_vdn.nn.markov import run_chain
 from pyro_vdn.nn.moments import Moments
 from pyro_vdn.nn.plates import NeuronPlate
 from pyro_vdn.nn.posteriors import NormalPosterior
 from pyro_vdn.nn.priors import StandardNormal
-from pyro_vdn.nn.shapes import LayerShape, check_choice, check_features, check_positive
+from pyro_vdn.nn.shapes import LayerShape, check_choice, check_features, check_mask, check_positive
 
 Pool = Literal["mean", "sum", "flatten"]
+Steps = Literal["parallel", "markov"]
 
 
 class VariationalNeurons(nn.Module):
@@ -41,6 +47,8 @@ class VariationalNeurons(nn.Module):
             or all of them (``"flatten"``).
         local_reconstruction: Whether each unit also decodes its own projection of `h` (see
             `LocalDecoder`).
+        steps: How a prior with memory runs over time: ``"parallel"``, all steps at one site, or
+            ``"markov"``, a `pyro.markov` loop with a site per step. Both are the same density.
 
     Shape:
         Input `(..., in_features)`; output `(..., num_units)`, or `(..., num_units * latent_dim)`
@@ -75,8 +83,11 @@ class VariationalNeurons(nn.Module):
         posterior: nn.Module | None = None,
         pool: Pool = "mean",
         local_reconstruction: bool = False,
+        steps: Steps = "parallel",
     ) -> None:
         super().__init__()
+        check_choice("steps", steps, get_args(Steps))
+        self.steps = steps
         check_positive(in_features=in_features, num_units=num_units, latent_dim=latent_dim)
         check_choice("pool", pool, get_args(Pool))
         self.shape = LayerShape(in_features, num_units, latent_dim)
@@ -87,25 +98,64 @@ class VariationalNeurons(nn.Module):
         )
         self.local_decoder = LocalDecoder(self.shape) if local_reconstruction else None
 
-    def forward(self, h: Tensor) -> Tensor:
-        """Sample the neurons given `h` of shape `(..., in_features)` and return them pooled."""
+    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Sample the neurons given `h` of shape `(..., in_features)` and return them pooled.
+
+        Args:
+            h: Input.
+            mask: Boolean, `(...)`: which rows or steps of the input are there. Elsewhere `h` is not
+                read, and the posterior is the prior (given the past).
+        """
         check_features(f"input of {type(self).__name__}", h, self.shape.in_features)
+        if mask is not None:
+            check_mask(mask, h)
+            h = h.masked_fill(~mask.unsqueeze(-1), 0.0)
         path = sites.attribute_path(self)
-        batch_shape = Size((*h.shape[:-1], self.shape.num_units))
-        output = LayerOutput(self._output_moments)
-        infer = {
-            sites.POSTERIOR: functools.cache(
-                lambda: self._over_units(self.posterior(h), batch_shape)
-            ),
-            sites.OUTPUT: output,
-        }
+        prior = self._prior(h)
+        posterior = functools.cache(lambda: self._given(prior, h, mask))
         with NeuronPlate(sites.units_plate(path), self.shape.num_units):
-            prior = self._over_units(self.prior(h), batch_shape)
-            z: Tensor = pyro.sample(sites.latent_site(path), prior, infer=infer)
+            if not isinstance(prior, GaussianChain):
+                return self._sampled(path, h, prior, posterior)
+            time = _time_plate(path, h)
+            if self.steps == "parallel":
+                with time:
+                    return self._sampled(path, h, prior, posterior)
+            z = run_chain(path, prior, posterior)
             if self.local_decoder is not None:
-                self.local_decoder(sites.local_site(path), h, z)
+                with time:
+                    self.local_decoder(sites.local_site(path), h, z)
+            return z
+
+    def _sampled(
+        self,
+        path: str,
+        h: Tensor,
+        prior: dist.Distribution,
+        posterior: Callable[[], dist.Distribution],
+    ) -> Tensor:
+        """Sample all neurons at one site and return them pooled."""
+        output = LayerOutput(self._output_moments)
+        infer = {sites.POSTERIOR: posterior, sites.OUTPUT: output}
+        z: Tensor = pyro.sample(sites.latent_site(path), prior, infer=infer)
+        if self.local_decoder is not None:
+            self.local_decoder(sites.local_site(path), h, z)
         output.value = self._pooled(z)
         return output.value
+
+    def _prior(self, h: Tensor) -> dist.Distribution:
+        prior = self.prior(h)
+        batch_shape = Size((*h.shape[:-1], self.shape.num_units))
+        if isinstance(prior, GaussianChain):  # hyperparameters may have particles to their left
+            batch_shape = torch.broadcast_shapes(batch_shape, prior.batch_shape)  # type: ignore[no-untyped-call]
+        return self._over_units(prior, batch_shape)
+
+    def _given(self, prior: dist.Distribution, h: Tensor, mask: Tensor | None) -> dist.Distribution:
+        """Return the posterior; one that builds on the prior is handed it."""
+        if getattr(self.posterior, "needs_prior", False):
+            built: dist.Distribution = self.posterior(h, prior, mask)
+            return built
+        posterior = self._over_units(self.posterior(h), Size(prior.batch_shape))
+        return posterior if mask is None else following(prior, posterior, mask)
 
     def extra_repr(self) -> str:
         """Say the sizes in the module's printed form."""
@@ -143,6 +193,22 @@ class VariationalNeurons(nn.Module):
         return Moments(self._pooled(posterior.mean), self._pooled(variance))
 
 
+def _time_plate(path: str, h: Tensor) -> pyro.plate:
+    """Return the plate of steps; they depend on each other through the value at the site alone."""
+    name = sites.time_plate(path)
+    if any(
+        getattr(frame, "dim", None) == -2 and isinstance(frame, IndepMessenger)
+        for frame in _PYRO_STACK
+    ):
+        raise InputError(
+            f"layer '{path}'",
+            expected="a layer with memory outside of plates at dim -2, where it has its time",
+            got="one inside of such a plate",
+            hint='rows at dim -3: `with pyro.plate("rows", len(x), dim=-3): z = neurons(h)`',
+        )
+    return pyro.plate(name, h.shape[-2], dim=-2)
+
+
 class LayerOutput:
     """What a layer passed on, with its moments: the offer by which a readout finds its neurons.
 
@@ -164,7 +230,7 @@ def _bound(part: nn.Module, shape: LayerShape) -> nn.Module:
     bind: Callable[[LayerShape], None] | None = getattr(part, "bind", None)
     if bind is None:
         return part
-    if any(True for _ in part.parameters()):
+    if getattr(part, "is_bound", False):
         raise InputError(
             type(part).__name__,
             expected="a part of one layer",
@@ -172,4 +238,5 @@ def _bound(part: nn.Module, shape: LayerShape) -> nn.Module:
             hint="make a new one for each layer",
         )
     bind(shape)
+    part.is_bound = True  # type: ignore[assignment]
     return part

@@ -127,6 +127,21 @@ def check_features(what: str, x: Tensor, in_features: int) -> None:
         )
 
 
+def check_mask(mask: Tensor, h: Tensor) -> None:
+    """Raise `InputError` unless a mask is boolean and has the rows or steps of an input.
+
+    Args:
+        mask: The mask, to be of shape `(...)`; leading dimensions may be missing.
+        h: The input, `(..., in_features)`.
+    """
+    if mask.dtype != torch.bool:
+        raise InputError(
+            "mask", expected="booleans", got=str(mask.dtype), hint="`x.isfinite().all(-1)`"
+        )
+    hint = "one value per row or step, True where the input is there"
+    check_shape("mask", mask, h.shape[:-1][-mask.dim() :], hint=hint)
+
+
 def check_finite(what: str, value: Tensor) -> None:
     """Raise `InputError` with the first offending place where a tensor holds NaN or an infinity.
 

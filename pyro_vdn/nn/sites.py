@@ -1,7 +1,8 @@
 """The names of sites, plates and offers: every such string of the library lives here.
 
 A neuron layer at attribute path ``a.b`` samples the site ``a.b.z`` in the plate ``a.b.units`` and,
-with local reconstruction, observes ``a.b.local``. Sites carry *offers* in their ``infer``
+with local reconstruction, observes ``a.b.local``. One with memory stands in the plate ``a.b.time``
+of its steps or, run as a `pyro.markov` loop, samples ``a.b.z_0``, ``a.b.z_1``, ... Sites carry *offers* in their ``infer``
 dictionary; a program that does not know an offer ignores it, so the model stays plain Pyro.
 """
 
@@ -37,13 +38,18 @@ KL_TERM = "vdn_kl_term"
 #: Where an effect that draws from the posterior keeps the prior it displaced.
 PRIOR = "vdn_prior"
 
+#: The plate of vectorised particles, the one that Pyro's losses use.
+PARTICLES = "num_particles_vectorized"
+#: The plates that repeat a whole program: of particles, and of `pyro.infer.Predictive`.
+PARTICLE_PLATES = frozenset({PARTICLES, "_num_predictive_samples"})
+
 _WRAPPERS = (ELBOModule, DataParallel, DistributedDataParallel)
 _PATHS: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, str]] = WeakKeyDictionary()
 
 
-def latent_site(path: str) -> str:
-    """Return the name of the sample site of the layer at `path`."""
-    return _join(path, "z")
+def latent_site(path: str, step: int | None = None) -> str:
+    """Return the name of the sample site of the layer at `path`, or of one step in time."""
+    return _join(path, "z" if step is None else f"z_{step}")
 
 
 def local_site(path: str) -> str:
@@ -59,6 +65,21 @@ def penalty_site(path: str, name: str) -> str:
 def units_plate(path: str) -> str:
     """Return the name of the neuron plate of the layer at `path`."""
     return _join(path, "units")
+
+
+def time_plate(path: str) -> str:
+    """Return the name of the plate of time steps of the layer at `path`."""
+    return _join(path, "time")
+
+
+def hyper_site(path: str, name: str) -> str:
+    """Return the name of the global site of a hyperparameter of the prior at `path`."""
+    return _join(path, name)
+
+
+def hyper_plate(path: str, name: str) -> str:
+    """Return the name of the plate of units of a hyperparameter."""
+    return _join(path, name, "units")
 
 
 def layer_of(site: str) -> str:

@@ -12,6 +12,7 @@ from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.chain import GaussianChain
 from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, layer_of
 from pyro_vdn.poutine.messenger import NeuronMessenger, change_distribution, wrapped
 
@@ -73,12 +74,15 @@ class Held(MaskedDistribution):
 
 
 def is_normal(distribution: dist.Distribution) -> bool:
-    """Say whether every unit is normal, or held at a value, so that its moments tell all."""
+    """Say whether every unit is normal, or held at a value, so that its moments tell all.
+
+    A chain is, step by step: then the moments tell all about each step, not about several at once.
+    """
     if isinstance(distribution, Held):
         return is_normal(distribution.base_dist) and is_normal(distribution.values)
     if isinstance(distribution, (dist.Independent, MaskedDistribution)):
         return is_normal(distribution.base_dist)
-    return isinstance(distribution, (dist.Normal, dist.Delta))
+    return isinstance(distribution, (dist.Normal, dist.Delta, GaussianChain))
 
 
 class ClampMessenger(NeuronMessenger):

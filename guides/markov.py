@@ -5,7 +5,7 @@
 | `NormalPosterior` | `q(z_t | h_t)`: factorised | short memory, or speed |
 | `FilteringPosterior` | `q(z_t | z_{t-1}, h_<=t)` | forecasts: no step looks ahead |
 | `SmoothingPosterior` | `q(z_t | z_{t-1}, h_1:T)`, the look ahead amortized | whole sequences |
-| `StructuredPosterior` | the same, the look ahead exact given each step's potential | whole sequences |
+| `StructuredPosterior` | the same, the look ahead computed from potentials | whole sequences |
 
 All but the first multiply the prior's conditional by a Gaussian factor, so a unit without input
 follows its prior, and all of them are linear-Gaussian chains: `GaussianChain`.
@@ -37,8 +37,8 @@ __all__ = [
 class MarkovPosterior(nn.Module):
     r"""A posterior that multiplies the prior chain by amortized Gaussian potentials.
 
-    A potential is `Normal(z_t; mu(g_t), sigma(g_t)^2)` as a function of `z_t`, with `g_t` made of the
-    layer's input. Where there is no input its precision is 0.
+    A potential is `Normal(z_t; mu(g_t), sigma(g_t)^2)` as a function of `z_t`, with `g_t` made of
+    the layer's input. Where there is no input its precision is 0.
 
     Args:
         potential: The module that gives the potentials, ``forward(g) -> Normal``; default
@@ -191,7 +191,7 @@ class SmoothingPosterior(FilteringPosterior):
 
 
 class StructuredPosterior(MarkovPosterior):
-    r"""The posterior `q(z_1:T) ~ p(z_1:T) prod_t Normal(z_t; mu(h_t), sigma(h_t)^2)`, joint over time.
+    r"""The posterior `q(z_1:T) ~ p(z_1:T) prod_t Normal(z_t; mu(h_t), sigma(h_t)^2)`.
 
     The prior chain times a potential per step that reads this step's input alone; messages from
     later steps are computed, not learned. The precision of the whole sequence is banded, for order

@@ -26,8 +26,8 @@ _LEARNABLE = ("phi", "scale")
 class AutoregressiveNormal(nn.Module):
     r"""The prior `z_t ~ Normal(sum_k phi_k z_{t-k}, s^2)` of each unit over time.
 
-    It starts stationary: for order 1, `z_0 ~ Normal(0, s^2 / (1 - phi^2))`: at every step a unit has the same prior
-    variance. Coefficients are stationary throughout training, since what is learned are partial
+    It starts stationary, for order 1 from `Normal(0, s^2 / (1 - phi^2))`: a unit has the same prior
+    variance at every step. It stays stationary in training, since what is learned are partial
     autocorrelations in (-1, 1). `VariationalNeurons` with this prior takes `(..., time, features)`.
 
     Args:

@@ -9,11 +9,11 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
-from torch.distributions import constraints, register_kl
+from torch.distributions import constraints
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.lags import carried, covariances, lagged, solved, widened
-from pyro_vdn.nn.normals import unexpanded
+from pyro_vdn.nn.lags import carried, covariances, solved
+from pyro_vdn.nn.normals import ShiftedNormal, unexpanded
 
 
 class GaussianChain(TorchDistribution):
@@ -75,8 +75,9 @@ class GaussianChain(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's
         """Draw all steps of all chains, with a gradient to all parameters."""
-        noise = self.scale.new_empty(self._extended_shape(sample_shape)).normal_()
-        return solved(self.coefficients, self.offset + self.scale * noise)
+        shape = self._extended_shape(sample_shape)
+        innovations = ShiftedNormal(self.offset, self.scale, validate_args=False).expand(shape)
+        return solved(self.coefficients, innovations.rsample())
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's
         """Draw without a gradient."""
@@ -101,49 +102,6 @@ class GaussianChain(TorchDistribution):
         return variance.expand(self.batch_shape)
 
 
-def _past_spread(q: GaussianChain, weights: Tensor) -> Tensor:
-    """Return the variance of `sum_k w_tk z_{t-k}` under a chain, `(..., time, units)`."""
-    order = max(q.order, weights.shape[-1])
-    after = covariances(widened(q.coefficients, order), q.scale)  # (..., time, units, order, order)
-    if order == 1:
-        return weights.squeeze(-1).square() * lagged(after[..., 0, 0], 1)
-    before = torch.cat([torch.zeros_like(after[..., :1, :, :, :]), after[..., :-1, :, :, :]], -4)
-    weights = widened(weights, order).unsqueeze(-1)
-    return (weights.mT @ before @ weights)[..., 0, 0]
-
-
-@register_kl(GaussianChain, GaussianChain)
-def _chain_kl(q: GaussianChain, p: GaussianChain) -> Tensor:
-    r"""Return `E_q KL(q(z_t | past) || p(z_t | past))` of each step; the sum is `KL(q || p)`.
-
-    `log(c_p / c_q) - 1/2 + (c_q^2 + d_t^2 + w^T Cov(past) w) / (2 c_p^2)`, with `w = a_q - a_p` and
-    `d_t = w^T E[past] + b_q - b_p`.
-    """
-    order = max(q.order, p.order)
-    weights = widened(q.coefficients, order) - widened(p.coefficients, order)
-    distance = carried(weights, q.mean) + q.offset - p.offset
-    spread = _past_spread(q, weights) + q.scale.square()
-    return _expected_kl(distance, spread, q.scale, p.scale).expand(q.batch_shape)
-
-
-@register_kl(dist.Normal, GaussianChain)
-def _independent_kl(q: dist.Normal, p: GaussianChain) -> Tensor:
-    """Return the same for steps that are independent under `q`."""
-    loc, scale = unexpanded(q.loc), unexpanded(q.scale)
-    loc = loc.expand(q.batch_shape)
-    variance = scale.square()
-    over_time = variance.expand(torch.broadcast_shapes(variance.shape, p.batch_shape[-2:]))  # type: ignore[no-untyped-call]
-    distance = loc - carried(p.coefficients, loc) - p.offset
-    spread = variance + carried(p.coefficients.square(), over_time)
-    return _expected_kl(distance, spread, scale, p.scale).expand(q.batch_shape)
-
-
-def _expected_kl(distance: Tensor, spread: Tensor, q_scale: Tensor, p_scale: Tensor) -> Tensor:
-    precision = 0.5 / p_scale.square()
-    constant = spread * precision + (p_scale / q_scale).log() - 0.5
-    return distance.square() * precision + constant
-
-
 def as_chain(distribution: dist.Distribution) -> GaussianChain:
     """Return a chain, or a normal of independent steps as a chain that carries nothing on.
 
@@ -166,36 +124,4 @@ def as_chain(distribution: dist.Distribution) -> GaussianChain:
     scale = unexpanded(distribution.scale)
     return GaussianChain(
         nothing, distribution.loc, scale, batch_shape=torch.Size(distribution.batch_shape)
-    )
-
-
-def following(
-    prior: dist.Distribution, posterior: dist.Distribution, mask: Tensor
-) -> dist.Distribution:
-    """Return the posterior where there is input and, elsewhere, what the prior says given the past.
-
-    Args:
-        prior: A chain or a normal, which broadcasts to `(..., time, units)`.
-        posterior: The same of batch shape `(..., time, units)`.
-        mask: Boolean, `(..., time)`: whether a step has input.
-
-    Returns:
-        A normal where both are, else a chain.
-
-    Raises:
-        InputError: Where either is neither a chain nor a normal.
-    """
-    where = mask.unsqueeze(-1)
-    if isinstance(posterior, dist.Normal) and isinstance(prior, dist.Normal):
-        loc = torch.where(where, posterior.loc, prior.loc)
-        return dist.Normal(loc, torch.where(where, posterior.scale, prior.scale))
-    q, p = as_chain(posterior), as_chain(prior)
-    order = max(q.order, p.order)
-    return GaussianChain(
-        torch.where(
-            where.unsqueeze(-1), widened(q.coefficients, order), widened(p.coefficients, order)
-        ),
-        torch.where(where, q.offset, p.offset),
-        torch.where(where, q.scale, p.scale),
-        batch_shape=torch.Size(posterior.batch_shape),
     )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vdn.nn.chain import GaussianChain
+from pyro_vdn.nn.chain_kl import chain_kl
 from pyro_vdn.nn.markov import ChainStep, step_kl
 from pyro_vdn.nn.normals import UnitNormal, unexpanded
 
@@ -45,6 +47,8 @@ def closed_form_kl(q: dist.Distribution, p: dist.Distribution) -> Tensor | None:
     if isinstance(p, UnitNormal) and isinstance(q, dist.Normal):
         scale = unexpanded(q.scale)
         return 0.5 * unexpanded(q.loc).square() + (0.5 * scale.square() - scale.log() - 0.5)
+    if isinstance(p, GaussianChain) and isinstance(q, (GaussianChain, dist.Normal)):
+        return chain_kl(q, p)
     if isinstance(q, ChainStep) and isinstance(p, ChainStep):
         return step_kl(q, p)
     if isinstance(q, dist.Normal) and isinstance(p, dist.Normal):

@@ -56,13 +56,18 @@ class PastMoments(NamedTuple):
 
     def _moved(self, mean: Tensor, variance: Tensor, cross: Tensor) -> PastMoments:
         kept = self.mean.shape[-1] - 1
-        means = torch.broadcast_tensors(mean.unsqueeze(-1), self.mean[..., :kept])
-        mean = torch.cat([means[0][..., :1], means[1]], -1) if kept else mean.unsqueeze(-1)
-        top = torch.cat([variance.unsqueeze(-1), cross[..., :kept]], -1).unsqueeze(-2)
-        left, kept_block = cross[..., :kept, None], self.covariance[..., :kept, :kept]
-        lead = torch.broadcast_shapes(top.shape[:-2], kept_block.shape[:-2])  # type: ignore[no-untyped-call]
-        bottom = torch.cat([left.expand(*lead, -1, -1), kept_block.expand(*lead, -1, -1)], -1)
-        return PastMoments(mean, torch.cat([top.expand(*lead, -1, -1), bottom], -2))
+        shape: torch.Size = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+            mean.shape, variance.shape, self.mean.shape[:-1]
+        )
+        earlier = self.mean[..., :kept].expand(*shape, kept)
+        cross = cross[..., :kept].expand(*shape, kept)
+        top = torch.cat([variance.expand(shape).unsqueeze(-1), cross], -1)
+        within = self.covariance[..., :kept, :kept].expand(*shape, kept, kept)
+        bottom = torch.cat([cross.unsqueeze(-1), within], -1)
+        return PastMoments(
+            torch.cat([mean.expand(shape).unsqueeze(-1), earlier], -1),
+            torch.cat([top.unsqueeze(-2), bottom], -2),
+        )
 
 
 class Dependence(NamedTuple):
@@ -136,7 +141,6 @@ def _at(values: Tensor, time: int, dim: int) -> Tensor:
     return values.narrow(dim, time, 1)
 
 
-@register_kl(ChainStep, ChainStep)
 def step_kl(q: ChainStep, p: ChainStep) -> Tensor:
     """Return the KL of a step, in expectation over the past under the posterior chain.
 
@@ -155,7 +159,11 @@ def step_kl(q: ChainStep, p: ChainStep) -> Tensor:
     spread = (weights.unsqueeze(-2) @ moments.covariance @ weights.unsqueeze(-1))[..., 0, 0]
     ratio = q.scale / p.scale
     error = (distance.square() + spread) / p.scale.square()
-    return 0.5 * (error + ratio.square() - 1) - ratio.log()
+    kl: Tensor = 0.5 * (error + ratio.square() - 1) - ratio.log()
+    return kl
+
+
+register_kl(ChainStep, ChainStep)(step_kl)  # type: ignore[no-untyped-call]
 
 
 def run_chain(

@@ -15,9 +15,10 @@ from torch import Size, Tensor, nn
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import sites
-from pyro_vdn.nn.chain import GaussianChain, following
+from pyro_vdn.nn.chain import GaussianChain
 from pyro_vdn.nn.local import LocalDecoder
 from pyro_vdn.nn.markov import run_chain
+from pyro_vdn.nn.missing import following
 from pyro_vdn.nn.moments import Moments
 from pyro_vdn.nn.plates import NeuronPlate
 from pyro_vdn.nn.posteriors import NormalPosterior
@@ -195,18 +196,17 @@ class VariationalNeurons(nn.Module):
 
 def _time_plate(path: str, h: Tensor) -> pyro.plate:
     """Return the plate of steps; they depend on each other through the value at the site alone."""
-    name = sites.time_plate(path)
-    if any(
-        getattr(frame, "dim", None) == -2 and isinstance(frame, IndepMessenger)
-        for frame in _PYRO_STACK
-    ):
+    taken = [
+        frame for frame in _PYRO_STACK if isinstance(frame, IndepMessenger) and frame.dim == -2
+    ]
+    if taken:
         raise InputError(
             f"layer '{path}'",
             expected="a layer with memory outside of plates at dim -2, where it has its time",
-            got="one inside of such a plate",
+            got=f"one inside of plate '{taken[0].name}'",
             hint='rows at dim -3: `with pyro.plate("rows", len(x), dim=-3): z = neurons(h)`',
         )
-    return pyro.plate(name, h.shape[-2], dim=-2)
+    return pyro.plate(sites.time_plate(path), h.shape[-2], dim=-2)
 
 
 class LayerOutput:

@@ -48,9 +48,10 @@ def updated(prior: GaussianChain, messages: Messages, batch_shape: torch.Size) -
     if messages.precision.shape[-1] > 1:
         cross = F.pad(messages.precision[..., 1:], (0, 1))
         coefficients = coefficients - variance.unsqueeze(-1) * cross
+    offset = torch.addcmul(kept * prior.offset, kept * variance, messages.shift)
     return GaussianChain(
         kept.unsqueeze(-1) * coefficients,
-        kept * (prior.offset + variance * messages.shift),
+        offset,
         kept.sqrt() * prior.scale,
         batch_shape=batch_shape,
     )
@@ -113,7 +114,8 @@ def _matrix_messages(prior: GaussianChain, j: Tensor, e: Tensor) -> Messages:
 def _join_matrices(earlier: Maps, later: Maps) -> Maps:
     (a, c, j), (next_a, next_c, next_j) = earlier, later
     # (I + C J)^{-1} applied to A and to C at once.
-    both = torch.cat(torch.broadcast_tensors(a, c), -1)
+    shape = torch.broadcast_shapes(a.shape, c.shape)  # type: ignore[no-untyped-call]
+    both = torch.cat([a.expand(shape), c.expand(shape)], -1)
     kept_a, kept_c = torch.linalg.solve(_one_plus(c @ next_j), both).chunk(2, -1)
     return next_a @ kept_a, next_a @ kept_c @ next_a.mT + next_c, j + a.mT @ next_j @ kept_a
 

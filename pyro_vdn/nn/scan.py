@@ -72,11 +72,11 @@ class _AffineScan(torch.autograd.Function):
         )
         if not ctx.needs_input_grad[0]:
             return None, adjoint, None
-        if ctx.reverse:
-            product = F.pad(adjoint[..., :-1, :] * solved[..., 1:, :], (0, 0, 0, 1))
-        else:
-            product = F.pad(adjoint[..., 1:, :] * solved[..., :-1, :], (0, 0, 1, 0))
-        return product.sum_to_size(coefficient.shape), adjoint, None
+        later, earlier = slice(1, None), slice(None, -1)
+        here, before = (earlier, later) if ctx.reverse else (later, earlier)
+        product = adjoint[..., here, :] * solved[..., before, :]
+        summed = product.sum_to_size(coefficient[..., here, :].shape)
+        return F.pad(summed, (0, 0, 0, 1) if ctx.reverse else (0, 0, 1, 0)), adjoint, None
 
 
 def _solve(a: Tensor, u: Tensor, x: Tensor, reverse: bool) -> None:
@@ -94,7 +94,7 @@ def _solve(a: Tensor, u: Tensor, x: Tensor, reverse: bool) -> None:
     x[..., start, :] = u[..., start, :]
     if time > 2:
         reached = ends.narrow(-2, int(reverse and time % 2 == 0), (time - 1) // 2)
-        x[..., after, :] = torch.addcmul(u[..., after, :], a[..., after, :], reached)
+        torch.addcmul(u[..., after, :], a[..., after, :], reached, out=x[..., after, :])
 
 
 def _pairs(time: int, reverse: bool) -> tuple[slice, slice, slice]:

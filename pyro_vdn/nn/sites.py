@@ -2,8 +2,10 @@
 
 A neuron layer at attribute path ``a.b`` samples the site ``a.b.z`` in the plate ``a.b.units`` and,
 with local reconstruction, observes ``a.b.local``. One with memory stands in the plate ``a.b.time``
-of its steps or, run as a `pyro.markov` loop, samples ``a.b.z_0``, ``a.b.z_1``, ... Sites carry *offers* in their ``infer``
-dictionary; a program that does not know an offer ignores it, so the model stays plain Pyro.
+of its steps or, run as a `pyro.markov` loop, samples ``a.b.z_0``, ``a.b.z_1``, ...
+
+Sites carry *offers* in their ``infer`` dictionary; a program that does not know an offer ignores
+it, so the model stays plain Pyro.
 """
 
 from __future__ import annotations

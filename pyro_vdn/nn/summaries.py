@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_vdn.nn.scan import affine_scan
 from pyro_vdn.nn.shapes import check_positive
 
-#: Half-lives of the channels at the start, in steps, evenly spaced in logarithm between these.
-_HALF_LIVES = (1.0, 32.0)
+#: Logarithms to base 2 of the first and last channel's half-life at the start, in steps.
+_LOG_HALF_LIVES = (0.0, 5.0)
 
 
 class DecayingSummary(nn.Module):
@@ -36,13 +37,22 @@ class DecayingSummary(nn.Module):
         check_positive(in_features=in_features, size=size)
         self.reverse = reverse
         self.linear = nn.Linear(in_features, size)
-        half_lives = torch.logspace(*torch.tensor(_HALF_LIVES).log10().tolist(), size)
+        half_lives = torch.logspace(*_LOG_HALF_LIVES, size, base=2.0)
         self.raw_decay = nn.Parameter(torch.logit(0.5 ** (1 / half_lives)))
 
     def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Summarise `h`, `(..., time, in_features)`, of the steps that `mask`, `(..., time)`, has."""
+        """Return the summary at each step.
+
+        Args:
+            h: Input, `(..., time, in_features)`.
+            mask: Boolean, `(..., time)`: which steps have input.
+        """
         decay = torch.sigmoid(self.raw_decay)
-        increments = (1 - decay) * self.linear(h)
+        weight, bias = (
+            (1 - decay).unsqueeze(-1) * self.linear.weight,
+            (1 - decay) * self.linear.bias,
+        )
+        increments = F.linear(h, weight, bias)
         if mask is not None:
             increments = increments.masked_fill(~mask.unsqueeze(-1), 0.0)
         return affine_scan(decay.unsqueeze(-2), increments, reverse=self.reverse)

@@ -9,6 +9,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_vdn.nn.chain import GaussianChain
+from pyro_vdn.nn.chain_kl import chain_unit_kl
 from pyro_vdn.nn.divergence import closed_form_kl
 from pyro_vdn.nn.normals import UnitNormal, unexpanded
 
@@ -72,6 +74,8 @@ def _kl(posterior: dist.Distribution, prior: dist.Distribution) -> Tensor | None
         of_scale = over_rows(0.5 * scale.square() - scale.log() - 0.5, units)
         dtype = torch.promote_types(posterior.loc.dtype, scale.dtype)
         return (0.5 * unit_energy(posterior) + of_scale).to(dtype)
+    if isinstance(prior, GaussianChain) and isinstance(posterior, (GaussianChain, dist.Normal)):
+        return chain_unit_kl(posterior, prior)
     kl = closed_form_kl(posterior, prior)
     return None if kl is None else over_rows(kl, units).to(kl.dtype)
 

@@ -7,6 +7,7 @@ from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_rep
 from pyro_vdn.diagnostics.history import QUANTITIES, TERMS, Drift, TrainingHistory
 from pyro_vdn.diagnostics.measure import unit_statistics
 from pyro_vdn.diagnostics.netcdf import load_netcdf, save_netcdf
+from pyro_vdn.diagnostics.persistence import half_life
 from pyro_vdn.diagnostics.plots import FAN_LEVELS, plot_calibration, plot_fan, plot_unit_activity
 from pyro_vdn.diagnostics.quantiles import (
     Interval,
@@ -63,6 +64,7 @@ __all__ = [
     "downstream_use",
     "draw_quantiles",
     "energy_score",
+    "half_life",
     "interval_width",
     "load_netcdf",
     "mixture_log_density",

@@ -157,7 +157,7 @@ class AutoregressiveNormal(nn.Module):
         if self.order > 1:
             later = coefficients.expand(*coefficients.shape[:-3], time - steps, -1, -1)
             coefficients = torch.cat([*rows[:steps], later], -3)
-        return GaussianChain(coefficients, scale.new_zeros(()), scales)
+        return GaussianChain(coefficients, None, scales)
 
     def coefficients(self) -> Tensor:
         """Return the autoregressive coefficients `phi`, `(num_units, order)`.

@@ -26,14 +26,14 @@ class GaussianChain(TorchDistribution):
 
     Args:
         coefficients: `a`, `(..., time or 1, units, order)`.
-        offset: `b`, broadcastable to `(..., time, units)`.
+        offset: `b`, broadcastable to `(..., time, units)`, or None for 0.
         scale: `c`, positive, `(..., time, units)`.
 
     Shape:
         Batch shape `(..., time, units)`, event shape `()`.
 
     Example:
-        >>> chain = GaussianChain(torch.full((1, 2, 1), 0.5), torch.zeros(()), torch.ones(3, 2))
+        >>> chain = GaussianChain(torch.full((1, 2, 1), 0.5), None, torch.ones(3, 2))
         >>> chain.variance[:, 0]
         tensor([1.0000, 1.2500, 1.3125])
         >>> chain.log_prob(torch.zeros(5, 3, 2)).shape
@@ -47,18 +47,19 @@ class GaussianChain(TorchDistribution):
     def __init__(
         self,
         coefficients: Tensor,
-        offset: Tensor,
+        offset: Tensor | None,
         scale: Tensor,
         *,
         batch_shape: torch.Size | None = None,
     ) -> None:
         self.coefficients = coefficients
-        self.offset = offset
+        self.is_centred = offset is None
+        self.offset = scale.new_zeros(()) if offset is None else offset
         self.scale = scale
         shape: torch.Size = (
             batch_shape
             or torch.broadcast_shapes(  # type: ignore[no-untyped-call]
-                coefficients.shape[:-1], offset.shape, scale.shape
+                coefficients.shape[:-1], self.offset.shape, scale.shape
             )
         )
         super().__init__(shape, torch.Size(), validate_args=False)
@@ -71,7 +72,8 @@ class GaussianChain(TorchDistribution):
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> GaussianChain:
         """Return independent copies of the chain over a larger batch; time and units stay."""
         shape = torch.Size(batch_shape)
-        return GaussianChain(self.coefficients, self.offset, self.scale, batch_shape=shape)
+        offset = None if self.is_centred else self.offset
+        return GaussianChain(self.coefficients, offset, self.scale, batch_shape=shape)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's
         """Draw all steps of all chains, with a gradient to all parameters."""

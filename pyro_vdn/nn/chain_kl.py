@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import register_kl
 
+from pyro_vdn.nn.blocked import product_sum
 from pyro_vdn.nn.chain import GaussianChain
 from pyro_vdn.nn.lags import carried, covariances, lagged, widened
 from pyro_vdn.nn.normals import unexpanded
@@ -52,7 +53,7 @@ def chain_kl(q: dist.Distribution, p: GaussianChain) -> Tensor:
         KLs in nats, `(..., time, units)`.
 
     Example:
-        >>> p = GaussianChain(torch.full((1, 2, 1), 0.5), torch.zeros(()), torch.ones(3, 2))
+        >>> p = GaussianChain(torch.full((1, 2, 1), 0.5), None, torch.ones(3, 2))
         >>> chain_kl(dist.Normal(torch.zeros(3, 2), 1.0), p)[:, 0]
         tensor([0.0000, 0.1250, 0.1250])
     """
@@ -96,12 +97,16 @@ def _difference(q: dist.Distribution, p: GaussianChain) -> Difference:
         order = max(q.order, p.order)
         weights = widened(q.coefficients, order) - widened(p.coefficients, order)
         spread = _past_spread(q, weights) + q.scale.square()
-        return Difference(weights, q.mean, q.offset - p.offset, spread)
+        return Difference(weights, q.mean, _minus(q.offset, p), spread)
     loc, variance = unexpanded(q.loc), unexpanded(q.scale).square()
     loc = loc.expand(q.batch_shape)
     over_time = variance.expand(*variance.shape[:-2], *q.batch_shape[-2:])
     spread = variance + carried(p.coefficients.square(), over_time)
-    return Difference(-p.coefficients, loc, loc - p.offset, spread)
+    return Difference(-p.coefficients, loc, _minus(loc, p), spread)
+
+
+def _minus(offset: Tensor, p: GaussianChain) -> Tensor:
+    return offset if p.is_centred else offset - p.offset
 
 
 def _rest(q: dist.Distribution, p: GaussianChain, spread: Tensor, precision: Tensor) -> Tensor:
@@ -132,7 +137,7 @@ class _SquaredError(torch.autograd.Function):
     def forward(offset: Tensor, mean: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         error = offset.clone()
         error[:, 1:].addcmul_(mean[:, :-1], weights[1:])
-        return torch.linalg.vecdot(error, error, dim=0), error
+        return product_sum(error, error, weights.shape), error
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -144,10 +149,11 @@ class _SquaredError(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, weights, error = ctx.saved_tensors
         to_offset = error * (2 * grad)
-        to_mean = torch.zeros_like(mean)
-        to_mean[:, :-1] = to_offset[:, 1:] * weights[1:]
-        to_weights = F.pad((to_offset[:, 1:] * mean[:, :-1]).sum(0), (0, 0, 1, 0))
-        return to_offset, to_mean, to_weights
+        to_mean = torch.empty_like(mean)
+        torch.mul(to_offset[:, 1:], weights[1:], out=to_mean[:, :-1])
+        to_mean[:, -1] = 0
+        to_weights = product_sum(to_offset[:, 1:], mean[:, :-1], weights[1:].shape)
+        return to_offset, to_mean, F.pad(to_weights, (0, 0, 1, 0))
 
 
 register_kl(GaussianChain, GaussianChain)(chain_kl)  # type: ignore[no-untyped-call]

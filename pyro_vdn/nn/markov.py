@@ -97,7 +97,7 @@ class ChainStep(dist.Normal):
         on_past: How the location came from earlier values.
 
     Example:
-        >>> chain = GaussianChain(torch.full((1, 2, 1), 0.5), torch.zeros(()), torch.ones(3, 2))
+        >>> chain = GaussianChain(torch.full((1, 2, 1), 0.5), None, torch.ones(3, 2))
         >>> ChainStep.of(chain, 1, [torch.ones(1, 2)]).loc
         tensor([[0.5000, 0.5000]])
     """

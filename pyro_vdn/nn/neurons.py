@@ -16,9 +16,9 @@ from torch import Size, Tensor, nn
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import sites
 from pyro_vdn.nn.chain import GaussianChain
+from pyro_vdn.nn.following import following
 from pyro_vdn.nn.local import LocalDecoder
 from pyro_vdn.nn.markov import run_chain
-from pyro_vdn.nn.missing import following
 from pyro_vdn.nn.moments import Moments
 from pyro_vdn.nn.plates import NeuronPlate
 from pyro_vdn.nn.posteriors import NormalPosterior

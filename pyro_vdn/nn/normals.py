@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_vdn.nn.blocked import product_sum
+
 
 class UnitNormal(dist.Normal):
     """A normal that is known to have location 0 and scale 1, which makes its KL cheaper.
@@ -64,7 +66,7 @@ class _Shift(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (noise,) = ctx.saved_tensors
         loc, scale = ctx.shapes
-        return grad.sum_to_size(loc), (grad * noise).sum_to_size(scale), None
+        return grad.sum_to_size(loc), product_sum(grad, noise, scale), None
 
 
 def unexpanded(tensor: Tensor) -> Tensor:

@@ -48,7 +48,9 @@ def updated(prior: GaussianChain, messages: Messages, batch_shape: torch.Size) -
     if messages.precision.shape[-1] > 1:
         cross = F.pad(messages.precision[..., 1:], (0, 1))
         coefficients = coefficients - variance.unsqueeze(-1) * cross
-    offset = torch.addcmul(kept * prior.offset, kept * variance, messages.shift)
+    offset = kept * variance * messages.shift
+    if not prior.is_centred:
+        offset = offset + kept * prior.offset
     return GaussianChain(
         kept.unsqueeze(-1) * coefficients,
         offset,
@@ -84,7 +86,9 @@ def _scalar_messages(prior: GaussianChain, j: Tensor, e: Tensor) -> Messages:
     precision = associative_scan(_join_scalars, (a, c, j), dim=-2, reverse=True)[-1]
     later = _next(precision, time)
     gain = a / (1 + later * c)
-    shift = affine_scan(gain, e - gain * later * _next(prior.offset, time), reverse=True)
+    if not prior.is_centred:
+        e = e - gain * later * _next(prior.offset, time)
+    shift = affine_scan(gain, e, reverse=True)
     return Messages(precision.unsqueeze(-1), shift)
 
 

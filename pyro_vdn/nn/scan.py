@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyro_vdn.nn.blocked import product_sum
+
 #: The maps of all steps: tensors that hold time at one and the same dimension.
 Maps = tuple[Tensor, ...]
 Compose = Callable[[Maps, Maps], Maps]
@@ -74,8 +76,8 @@ class _AffineScan(torch.autograd.Function):
             return None, adjoint, None
         later, earlier = slice(1, None), slice(None, -1)
         here, before = (earlier, later) if ctx.reverse else (later, earlier)
-        product = adjoint[..., here, :] * solved[..., before, :]
-        summed = product.sum_to_size(coefficient[..., here, :].shape)
+        shape = coefficient[..., here, :].shape
+        summed = product_sum(adjoint[..., here, :], solved[..., before, :], shape)
         return F.pad(summed, (0, 0, 0, 1) if ctx.reverse else (0, 0, 1, 0)), adjoint, None
 
 

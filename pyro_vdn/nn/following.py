@@ -1,0 +1,42 @@
+"""Neurons whose input is missing: they follow their prior."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_vdn.nn.chain import GaussianChain, as_chain
+from pyro_vdn.nn.lags import widened
+
+
+def following(
+    prior: dist.Distribution, posterior: dist.Distribution, mask: Tensor
+) -> dist.Distribution:
+    """Return the posterior where there is input and, elsewhere, what the prior says given the past.
+
+    Args:
+        prior: A chain or a normal, which broadcasts to `(..., time, units)`.
+        posterior: The same of batch shape `(..., time, units)`.
+        mask: Boolean, `(..., time)`: whether a step has input.
+
+    Returns:
+        A normal where both are, else a chain.
+
+    Raises:
+        InputError: Where either is neither a chain nor a normal.
+    """
+    where = mask.unsqueeze(-1)
+    if isinstance(posterior, dist.Normal) and isinstance(prior, dist.Normal):
+        loc = torch.where(where, posterior.loc, prior.loc)
+        return dist.Normal(loc, torch.where(where, posterior.scale, prior.scale))
+    q, p = as_chain(posterior), as_chain(prior)
+    order = max(q.order, p.order)
+    return GaussianChain(
+        torch.where(
+            where.unsqueeze(-1), widened(q.coefficients, order), widened(p.coefficients, order)
+        ),
+        torch.where(where, q.offset, p.offset),
+        torch.where(where, q.scale, p.scale),
+        batch_shape=torch.Size(posterior.batch_shape),
+    )

@@ -8,11 +8,14 @@ from pyro_vdn.testing.cases import (
     randomise,
 )
 from pyro_vdn.testing.conjugate import ConjugateNeurons, orthogonal_columns
+from pyro_vdn.testing.kalman import LinearGaussianChain, Simulated
 from pyro_vdn.testing.states import same_state
 
 __all__ = [
     "ConjugateNeurons",
+    "LinearGaussianChain",
     "NeuronStack",
+    "Simulated",
     "hand_written_guide",
     "loss_and_grads",
     "orthogonal_columns",

@@ -10,6 +10,7 @@ from pyro_vdn.nn.likelihoods import (
     CategoricalLikelihood,
     MultivariateNormalLikelihood,
     MultivariateStudentTLikelihood,
+    NegativeBinomialLikelihood,
     NormalLikelihood,
     StudentTLikelihood,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Moments",
     "MultivariateNormalLikelihood",
     "MultivariateStudentTLikelihood",
+    "NegativeBinomialLikelihood",
     "NormalLikelihood",
     "NormalPosterior",
     "OutputScale",

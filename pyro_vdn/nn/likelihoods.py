@@ -5,13 +5,19 @@ Those of continuous outcomes can also integrate the last neurons out.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_vdn.nn.integrated import Integrated, LinearMoments
 from pyro_vdn.nn.low_rank import LowRankStudentT
 from pyro_vdn.nn.scales import DegreesOfFreedom, OutputScale
+from pyro_vdn.nn.shapes import check_choice
+
+CountLink = Literal["exp", "softplus"]
 
 
 class NormalLikelihood(nn.Module):
@@ -167,6 +173,55 @@ class MultivariateStudentTLikelihood(MultivariateNormalLikelihood):
         """Return the degrees of freedom, a scalar above 2."""
         df: Tensor = self.df()
         return df
+
+
+class NegativeBinomialLikelihood(nn.Module):
+    r"""The likelihood of counts `y_j ~ NegativeBinomial(mean m_j, dispersion a_j)`.
+
+    `m = exp(loc)`, or `softplus(loc)`, and the variance is `m + a m^2`: above a Poisson's by the
+    share `a m`, and a Poisson's in the limit `a = 0`. Outputs are independent.
+
+    Args:
+        dispersion: The dispersion `a` of the outputs, positive.
+        link: ``"exp"``, by which units multiply the mean, or ``"softplus"``, by which they add to
+            it where it is large.
+
+    Shape:
+        `loc` is `(..., num_outputs)`; so is the batch shape of the distribution. Draws are floats
+        that hold integers.
+
+    Raises:
+        InputError: For an unknown link.
+
+    Example:
+        >>> likelihood = NegativeBinomialLikelihood(OutputScale(2, initial_scale=0.5))
+        >>> counts = likelihood(torch.zeros(5, 2))
+        >>> counts.mean[0].detach(), counts.variance[0].detach()
+        (tensor([1., 1.]), tensor([1.5000, 1.5000]))
+    """
+
+    def __init__(self, dispersion: OutputScale, *, link: CountLink = "exp") -> None:
+        super().__init__()
+        check_choice("link", link, get_args(CountLink))
+        self.dispersion = dispersion
+        self.link = link
+
+    def forward(self, loc: Tensor, features: Tensor | None = None) -> dist.Distribution:
+        """Return the distribution of the counts.
+
+        Args:
+            loc: Mean before the link, `(..., num_outputs)`.
+            features: What the dispersion reads, `(..., in_features)`.
+
+        Returns:
+            A distribution of batch shape `(..., num_outputs)`.
+        """
+        log_mean = loc if self.link == "exp" else F.softplus(loc).log()
+        dispersion = self.dispersion(features)
+        # In torch's terms the mean is `total_count * exp(logits)`.
+        return dist.NegativeBinomial(
+            dispersion.reciprocal(), logits=log_mean + dispersion.log(), validate_args=False
+        )
 
 
 class CategoricalLikelihood(nn.Module):

@@ -103,6 +103,24 @@ def check_rows_at(what: str, x: Tensor, in_features: int) -> None:
         )
 
 
+def check_sequences_at(what: str, x: Tensor, in_features: int) -> None:
+    """Raise `InputError` unless a tensor is floating and has sequences of the right width.
+
+    Args:
+        what: The argument.
+        x: Its value, to be of shape `(..., rows, time, in_features)`.
+        in_features: The width.
+    """
+    check_features(what, x, in_features)
+    if x.dim() < 3 or 0 in x.shape[-3:-1]:
+        raise InputError(
+            what,
+            expected=f"shape (..., rows, time, {in_features}) with at least one row and step",
+            got=f"shape {tuple(x.shape)}",
+            hint="`x.unsqueeze(0)` for a single sequence; skip empty batches",
+        )
+
+
 def check_features(what: str, x: Tensor, in_features: int) -> None:
     """Raise `InputError` unless `x` is a floating tensor of shape `(..., in_features)`.
 
@@ -152,16 +170,46 @@ def check_finite(what: str, value: Tensor) -> None:
     Raises:
         InputError: For a value that is not finite.
     """
-    if not torch.is_floating_point(value):
-        return
-    bad = ~torch.isfinite(value)
+    if torch.is_floating_point(value):
+        _refuse(what, value, ~torch.isfinite(value), "finite values", "drop or impute such rows")
+
+
+def check_not_infinite(what: str, value: Tensor) -> None:
+    """Raise `InputError` with the first offending place where a tensor holds an infinity.
+
+    Args:
+        what: What the message calls the tensor.
+        value: A tensor of any shape and dtype; NaN, for what is missing, is let through.
+
+    Raises:
+        InputError: For an infinite value.
+    """
+    if torch.is_floating_point(value):
+        expected = "finite values, or NaN for what is missing"
+        _refuse(what, value, torch.isinf(value), expected, "NaN where a value is unknown")
+
+
+def check_counts(what: str, value: Tensor) -> None:
+    """Raise `InputError` with the first offending place where a tensor holds what is no count.
+
+    Args:
+        what: What the message calls the tensor.
+        value: A tensor of any shape, finite.
+
+    Raises:
+        InputError: For a value that is negative or not an integer.
+    """
+    bad = (value < 0) | (value != value.round())
+    hint = "counts as they are, not standardised, or another likelihood"
+    _refuse(what, value, bad, "counts: integers of at least 0", hint)
+
+
+def _refuse(what: str, value: Tensor, bad: Tensor, expected: str, hint: str) -> None:
+    """Raise `InputError` with the first value that is bad."""
     if bool(bad.any()):
         place = tuple(int(i) for i in bad.nonzero()[0])
         raise InputError(
-            what,
-            expected="finite values",
-            got=f"{value[place].item()} at {place}",
-            hint="drop or impute such rows",
+            what, expected=expected, got=f"{value[place].item()} at {place}", hint=hint
         )
 
 
@@ -197,12 +245,15 @@ def check_targets(what: str, y: Tensor | None, x: Tensor, num_outputs: int) -> N
         check_shape(what, y, (*x.shape[:-1], num_outputs), hint=hint)
 
 
-def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:
+def check_rows(
+    inputs: Sequence[Tensor], y: Tensor | None, *, missing_allowed: bool = False
+) -> None:
     """Raise `InputError` unless inputs and targets are finite, with one number of rows.
 
     Args:
         inputs: Inputs, each `(rows, ...)`.
-        y: Targets, `(rows, outputs)`, or None.
+        y: Targets, `(rows, ..., outputs)`, or None.
+        missing_allowed: Whether NaN is let through, for what is missing.
 
     Raises:
         InputError: For unequal or zero rows, or values that are not finite.
@@ -217,4 +268,4 @@ def check_rows(inputs: Sequence[Tensor], y: Tensor | None) -> None:
         )
     named = [("x" if len(inputs) == 1 else f"x[{i}]", value) for i, value in enumerate(inputs)]
     for name, value in [*named, *([] if y is None else [("y", y)])]:
-        check_finite(name, value)
+        (check_not_infinite if missing_allowed else check_finite)(name, value)

@@ -54,6 +54,7 @@ class GaussianChain(TorchDistribution):
     ) -> None:
         self.coefficients = coefficients
         self.is_centred = offset is None
+        self._means: dict[bool, Tensor] = {}
         self.offset = scale.new_zeros(()) if offset is None else offset
         self.scale = scale
         shape: torch.Size = (
@@ -94,8 +95,11 @@ class GaussianChain(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Mean of each step, `(..., time, units)`."""
-        return solved(self.coefficients, self.offset.expand(self.batch_shape))
+        """Mean of each step, `(..., time, units)`; the chain remembers it for whoever asks next."""
+        grad = torch.is_grad_enabled()
+        if grad not in self._means:
+            self._means[grad] = solved(self.coefficients, self.offset.expand(self.batch_shape))
+        return self._means[grad]
 
     @property
     def variance(self) -> Tensor:

@@ -56,11 +56,16 @@ class VariationalNeurons(nn.Module):
         for ``"flatten"``. The site ``<attribute path>.z`` has batch shape `(..., num_units)` and,
         for k > 1, event shape `(latent_dim,)`.
 
+    With a prior over time, `AutoregressiveNormal`, the input is `(..., time, in_features)`, rows
+    stand at dim -3, and the layer has its own plate ``<attribute path>.time`` at dim -2, so it runs
+    outside of the model's plates of time. Sequences of different lengths are padded to one, with a
+    mask ``torch.arange(time) < lengths.unsqueeze(-1)``.
+
     A layer that runs on its own is called ``z``; layers of one program belong into one module.
 
     Raises:
-        InputError: For a size that is not positive, an unknown pool, or an input of the wrong dtype
-            or last dimension.
+        InputError: For a size that is not positive, an unknown choice, an input of the wrong dtype
+            or last dimension, a mask that does not fit it, or memory inside of a plate of time.
 
     Example:
         >>> import torch
@@ -105,7 +110,8 @@ class VariationalNeurons(nn.Module):
         Args:
             h: Input.
             mask: Boolean, `(...)`: which rows or steps of the input are there. Elsewhere `h` is not
-                read, and the posterior is the prior (given the past).
+                read, and a unit follows its prior given the past, which costs no KL: this fills
+                gaps, and steps after the end are a forecast.
         """
         check_features(f"input of {type(self).__name__}", h, self.shape.in_features)
         if mask is not None:

@@ -128,6 +128,7 @@ def as_chain(distribution: dist.Distribution) -> GaussianChain:
         )
     nothing = distribution.loc.new_zeros((1, distribution.batch_shape[-1], 1))
     scale = unexpanded(distribution.scale)
+    scale = scale.expand(*scale.shape[:-2], *distribution.batch_shape[-2:])
     return GaussianChain(
         nothing, distribution.loc, scale, batch_shape=torch.Size(distribution.batch_shape)
     )

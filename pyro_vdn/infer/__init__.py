@@ -1,5 +1,6 @@
 """Losses, SVI and prediction."""
 
+from pyro_vdn.infer.forecast import forecast
 from pyro_vdn.infer.local_elbo import LocalELBO
 from pyro_vdn.infer.loss import Terms
 from pyro_vdn.infer.pacm_elbo import PACmELBO
@@ -14,6 +15,7 @@ __all__ = [
     "PACmELBO",
     "Prediction",
     "Terms",
+    "forecast",
     "log_density",
     "predict",
     "predict_closed_form",

@@ -1,12 +1,13 @@
-"""How deeply a model nests its plates."""
+"""How deeply a model nests its plates, and what they say of its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro.poutine
 import torch
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 
 from pyro_vdn.infer.single_pass import Program
 
@@ -33,3 +34,21 @@ def guess_max_plate_nesting(
         if frame.vectorized
     ]
     return -min(dims, default=0)
+
+
+def holds_sequences(plates: Iterable[CondIndepStackFrame]) -> bool:
+    """Say whether an outcome's rows are sequences: then their plate stands left of that of time.
+
+    Args:
+        plates: The plates of the outcome's site, none of them of particles.
+
+    Example:
+        >>> from pyro_vdn.models import Regression, StateSpace
+        >>> def plates_of(model, x):
+        ...     return pyro.poutine.trace(model).get_trace(x).nodes["y"]["cond_indep_stack"]
+        >>> holds_sequences(plates_of(Regression(3), torch.zeros(5, 3)))
+        False
+        >>> holds_sequences(plates_of(StateSpace(3), torch.zeros(5, 10, 3)))
+        True
+    """
+    return any(frame.vectorized and frame.dim < -2 for frame in plates)

@@ -1,4 +1,8 @@
-"""Posterior prediction: draws, densities, quantiles and moments for new rows."""
+"""Posterior prediction: draws, densities, quantiles and moments for new rows or sequences.
+
+The first dimension of inputs and targets is that of rows; a row of inputs or targets may itself be
+a sequence of steps. The plate of rows is the outermost one of the outcome.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,19 @@ from torch import Tensor
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.pacm_elbo import integrate_read
-from pyro_vdn.infer.plates import guess_max_plate_nesting
+from pyro_vdn.infer.plates import guess_max_plate_nesting, holds_sequences
 from pyro_vdn.infer.prediction import (
     ClosedForm,
     Prediction,
     cat,
     check_density_targets,
+    check_outcome_rows,
     joined,
     joined_forms,
     mixture_log_probs,
 )
 from pyro_vdn.infer.single_pass import Program, run_single_pass
+from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_positive, check_rows
 from pyro_vdn.nn.sites import MARGINAL
 
@@ -43,26 +49,28 @@ def predict(
     batch_size: int = 1024,
     site: str = "y",
 ) -> Prediction:
-    """Draw from the posterior predictive distribution of new rows.
+    """Draw from the posterior predictive distribution of new rows or sequences.
 
     Rows are drawn batch by batch, without gradients. Works for any guide. The model is called as
     ``model(*x)``, without its observation.
 
     Args:
-        model: A Pyro program with rows at dim -2.
+        model: A Pyro program whose outcome has batch shape `(rows, outputs)` or, for sequences,
+            `(rows, time, outputs)`. One with ``reads_missing = True`` may be given NaN.
         guide: Its guide.
         x: Inputs, `(rows, ...)`, or several of them with the same number of rows.
-        y: Targets whose predictive density is wanted, `(rows, outputs)`.
+        y: Targets whose predictive density is wanted, `(rows, outputs)` or `(rows, time, outputs)`;
+            what is NaN is left out of the density.
         num_samples: Number S of draws, at least 1.
-        batch_size: Rows per batch, at least 1.
+        batch_size: Rows per batch, at least 1: all their draws and steps are held at once.
         site: Name of the outcome's site.
 
     Returns:
         The prediction, with tensors on the device of the inputs.
 
     Raises:
-        InputError: For inputs of unequal or zero rows, values that are not finite, targets of the
-            wrong shape, or an unknown site.
+        InputError: For inputs of unequal or zero rows, values that are not finite (NaN where the
+            model reads it), targets of the wrong shape, an unknown site, or one without rows.
 
     Example:
         >>> from pyro_vdn.guides import NeuronGuide
@@ -76,7 +84,7 @@ def predict(
     """
     inputs = (x,) if isinstance(x, Tensor) else tuple(x)
     check_positive(num_samples=num_samples, batch_size=batch_size)
-    check_rows(inputs, y)
+    check_rows(inputs, y, missing_allowed=reads_missing(model))
     give_own_store(model, guide)
     shared = Trace()
     with torch.no_grad():
@@ -109,8 +117,8 @@ def predict_closed_form(
         site: Name of the outcome's site.
 
     Returns:
-        The distribution, or None where the model does not offer it or more than one layer of
-        neurons is random.
+        The distribution, or None where the model does not offer it, more than one layer of neurons
+        is random, or rows are sequences, whose steps depend on each other.
 
     Raises:
         InputError: As `predict` does.
@@ -125,7 +133,7 @@ def predict_closed_form(
     """
     inputs = (x,) if isinstance(x, Tensor) else tuple(x)
     check_positive(num_samples=num_samples, batch_size=batch_size)
-    check_rows(inputs, y)
+    check_rows(inputs, y, missing_allowed=reads_missing(model))
     give_own_store(model, guide)
     with torch.no_grad():
         return joined_forms(
@@ -154,14 +162,14 @@ def log_density(
         model: A Pyro program with rows at dim -2.
         guide: Its guide.
         x: Inputs, `(rows, ...)`, or several of them.
-        y: Targets, `(rows, outputs)`.
+        y: Targets, `(rows, outputs)` or `(rows, time, outputs)`.
         num_samples: Number of draws where there is no closed form.
         batch_size: Rows per batch.
         site: Name of the outcome's site.
 
     Returns:
-        Densities `(rows, outputs)`, None where a joint distribution does not know its marginals,
-        and `(rows,)`.
+        Densities of the shape of the targets, NaN where they are, or None where a joint
+        distribution does not know its marginals; and `(rows,)`.
 
     Raises:
         InputError: As `predict` does.
@@ -176,7 +184,7 @@ def log_density(
     """
     inputs = (x,) if isinstance(x, Tensor) else tuple(x)
     check_positive(num_samples=num_samples, batch_size=batch_size)
-    check_rows(inputs, y)
+    check_rows(inputs, y, missing_allowed=reads_missing(model))
     give_own_store(model, guide)
     densities, shared = [], Trace()
     with torch.no_grad():
@@ -227,7 +235,8 @@ def _outcome(
 ) -> dict[str, Any]:
     """Run guide and model for all draws at once and return the outcome's site.
 
-    Latent sites outside all plates go into `shared`, or come from it where it holds them.
+    Draws are the outcome's first dimension and rows the second. Latent sites outside of the plate
+    of rows go into `shared`, or come from it where it holds them.
     """
     dim = -1 - guess_max_plate_nesting(model, inputs)
     with pyro.plate("_num_predictive_samples", num_samples, dim=dim):
@@ -239,11 +248,13 @@ def _outcome(
         raise InputError(
             "site", expected=f"one of {trace.stochastic_nodes}", got=repr(site), hint="site='y'"
         )
+    outcome: dict[str, Any] = trace.nodes[site]
+    check_outcome_rows(site, outcome["fn"].batch_shape, len(inputs[0]))
     for name in guide_trace.stochastic_nodes:
         node = guide_trace.nodes[name]
-        if len(node["cond_indep_stack"]) == 1 and not site_is_subsample(node):
+        in_rows = any(frame.dim == dim + 1 for frame in node["cond_indep_stack"])
+        if not in_rows and not site_is_subsample(node):
             shared.nodes[name] = node
-    outcome: dict[str, Any] = trace.nodes[site]
     return outcome
 
 
@@ -260,6 +271,8 @@ def _closed_form(
     random = [other for other in (*run.others, *run.observed) if not other.is_fixed]
     outcome = next((other for other in random if other.name == site), None)
     if outcome is None or MARGINAL not in outcome.infer or len(run.neurons) + len(random) != 2:
+        return None
+    if holds_sequences(outcome.plates):
         return None
     integrated = integrate_read(run, outcome)
     if integrated is None:

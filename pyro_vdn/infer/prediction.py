@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.observed import observed_values
 from pyro_vdn.nn.shapes import check_shape
 
 
@@ -46,15 +47,17 @@ class Prediction:
     r"""Draws from the posterior predictive distribution and what follows from them.
 
     With S draws `z_s` of the neurons, the predictive density is the mixture
-    `p(y) = 1/S sum_s p(y | z_s)`.
+    `p(y) = 1/S sum_s p(y | z_s)`. Where rows are sequences, read `(rows, time, outputs)` wherever
+    `(rows, outputs)` stands.
 
     Args:
         draws: Draws of the outcome, `(draws, rows, outputs)`.
-        log_prob_per_output: Log mixture density of each output by itself,
-            `log 1/S sum_s p(y_j | z_s)`, `(rows, outputs)`; None without targets.
-        log_prob_joint: Log mixture density of each row's outputs together,
-            `log 1/S sum_s prod_j p(y_j | z_s)`, `(rows,)`; None without targets. With many outputs
-            it needs many draws; see `closed_form`.
+        log_prob_per_output: Log mixture density of each output (of each step) by itself,
+            `log 1/S sum_s p(y_j | z_s)`, `(rows, outputs)`, NaN where the target is missing; None
+            without targets.
+        log_prob_joint: Log mixture density of all outputs (of all steps) of a row together,
+            `log 1/S sum_s prod_j p(y_j | z_s)`, `(rows,)`, missing ones left out; None without
+            targets. With many outputs or steps it needs many draws; see `closed_form`.
         closed_form: The predictive distribution with the last neurons integrated out, where the
             model offers it for a single layer of neurons; else None.
 
@@ -129,31 +132,57 @@ def cat(values: list[Any]) -> Any:
 def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | None, Tensor]:
     r"""Return the log mixture density of targets, output by output and jointly.
 
-    Per output `log 1/S sum_s p(y_j | z_s)`; jointly `log 1/S sum_s prod_j p(y_j | z_s)`.
+    Per output `log 1/S sum_s p(y_j | z_s)`; jointly `log 1/S sum_s prod_j p(y_j | z_s)`, the
+    product over all outputs and, of sequences, all steps that are not missing.
 
     Args:
-        outcome: The likelihood of all draws, batch shape `(draws, rows, outputs)`, or
-            `(draws, rows, 1)` with the outputs as event dimension.
-        y: Targets, `(rows, outputs)`.
+        outcome: The likelihood of all draws, batch shape `(draws, rows, outputs)` or
+            `(draws, rows, time, outputs)`, or with 1 in place of outputs that are the event
+            dimension.
+        y: Targets, `(rows, outputs)` or `(rows, time, outputs)`; NaN where one is missing.
 
     Returns:
-        Densities `(rows, outputs)` (None where a joint distribution does not know its marginals)
-        and `(rows,)`.
+        Densities of the shape of the targets, NaN where they are (None where a joint distribution
+        does not know its marginals), and `(rows,)`.
 
     Raises:
-        InputError: For targets of another shape.
+        InputError: For targets of another shape, or missing in part for a joint distribution.
     """
-    expected = outcome.batch_shape[-2:-1] + (outcome.event_shape or outcome.batch_shape[-1:])
+    expected = outcome.batch_shape[1:-1] + (outcome.event_shape or outcome.batch_shape[-1:])
     check_density_targets(y, expected)
-    log_draws = math.log(outcome.batch_shape[0])
+    seen = observed_values("y", y)
+    there = torch.ones_like(y[..., :1], dtype=torch.bool) if seen.mask is None else seen.mask
     if outcome.event_dim == 0:
-        log_prob = outcome.log_prob(y)
-        return log_prob.logsumexp(0) - log_draws, log_prob.sum(-1).logsumexp(0) - log_draws
-    target = y.unsqueeze(-2)  # (rows, outputs) -> (rows, 1, outputs)
-    joint = outcome.log_prob(target).squeeze(-1).logsumexp(0) - log_draws
+        log_prob = outcome.log_prob(seen.values)
+        return _averaged(log_prob).masked_fill(~there, math.nan), _averaged_rows(log_prob, there)
+    _check_whole(there)
+    target = seen.values.unsqueeze(-2)  # (rows, outputs) -> (rows, 1, outputs)
+    joint = _averaged_rows(outcome.log_prob(target), there)
     if not hasattr(outcome, "per_output"):
         return None, joint
-    return outcome.per_output().log_prob(target).squeeze(-2).logsumexp(0) - log_draws, joint
+    per_output = _averaged(outcome.per_output().log_prob(target)).squeeze(-2)
+    return per_output.masked_fill(~there, math.nan), joint
+
+
+def _averaged(log_prob: Tensor) -> Tensor:
+    """Return the log of the mean density of draws, which are the first dimension."""
+    return log_prob.logsumexp(0) - math.log(len(log_prob))
+
+
+def _averaged_rows(log_prob: Tensor, there: Tensor) -> Tensor:
+    """Return the same of all that is there of a row together, `(rows,)`."""
+    rows = log_prob.masked_fill(~there, 0.0).flatten(2)  # (draws, rows, ...) -> (draws, rows, all)
+    return _averaged(rows.sum(-1))
+
+
+def _check_whole(there: Tensor) -> None:
+    if there.shape[-1] > 1:
+        raise InputError(
+            "y",
+            expected="all outputs of a joint distribution, or none of them",
+            got="some of them missing",
+            hint="a likelihood of independent outputs",
+        )
 
 
 def check_density_targets(y: Tensor, expected: torch.Size) -> None:
@@ -161,6 +190,24 @@ def check_density_targets(y: Tensor, expected: torch.Size) -> None:
 
     Args:
         y: Targets.
-        expected: The outcome's shape, `(rows, outputs)`.
+        expected: The outcome's shape, `(rows, outputs)` or `(rows, time, outputs)`.
     """
-    check_shape("y", y, expected, hint="y of shape (rows, outputs)")
+    check_shape("y", y, expected, hint="y of the shape that the model's outcome has")
+
+
+def check_outcome_rows(site: str, batch_shape: torch.Size, rows: int) -> None:
+    """Raise `InputError` unless an outcome has draws first, then rows, then outputs.
+
+    Args:
+        site: Name of its site.
+        batch_shape: Its batch shape, to be `(draws, rows, outputs)` or `(draws, rows, time,
+            outputs)`.
+        rows: Number of rows.
+    """
+    if len(batch_shape) < 3 or batch_shape[1] != rows:
+        raise InputError(
+            f"site '{site}'",
+            expected=f"{rows} rows in the outermost plate, outputs or time and outputs after them",
+            got=f"batch shape {tuple(batch_shape[1:])}",
+            hint="rows at dim=-2, or dim=-3 with time at -2",
+        )

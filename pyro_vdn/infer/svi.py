@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError, NoTrainingError, VDNError
 from pyro_vdn.infer.own_store import give_own_store, store_of
-from pyro_vdn.nn.shapes import check_finite
+from pyro_vdn.nn.observed import reads_missing
+from pyro_vdn.nn.shapes import check_finite, check_not_infinite
 
 Optimizer: TypeAlias = pyro.optim.PyroOptim | torch.optim.Optimizer
 
@@ -97,13 +98,13 @@ class SVI(pyro.infer.SVI):
                 loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
         except (ValueError, RuntimeError) as error:  # a distribution or a solver was given NaN
             if not isinstance(error, VDNError):
-                _check_arguments(args, kwargs)
+                _check_arguments(self.model, args, kwargs)
             raise
         seen = {_unconstrained(site["value"]) for site in capture.trace.nodes.values()}
         losses = loss if isinstance(loss, tuple) else (loss,)
         if not all(math.isfinite(torch_item(value)) for value in losses):
             _clear(seen)
-            _check_arguments(args, kwargs)
+            _check_arguments(self.model, args, kwargs)
             raise InputError(
                 "loss",
                 expected="a finite value",
@@ -153,12 +154,13 @@ def _clear(params: set[Tensor]) -> None:
         param.grad = None
 
 
-def _check_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _check_arguments(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise `InputError` for the first argument of a step that is not finite."""
+    check = check_not_infinite if reads_missing(model) else check_finite
     named = [(f"argument {place} of step", value) for place, value in enumerate(args)]
     for name, value in [*named, *kwargs.items()]:
         if isinstance(value, Tensor):
-            check_finite(name, value)
+            check(name, value)
 
 
 def _held_by(optim: torch.optim.Optimizer) -> set[Tensor]:

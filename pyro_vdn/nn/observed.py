@@ -42,6 +42,20 @@ def reads_missing(program: Callable[..., Any]) -> bool:
     return bool(getattr(pyro.poutine.unwrap(program), "reads_missing", False))
 
 
+def count_observed(y: Tensor) -> int:
+    """Return how many values are not missing, at least 1, to divide by.
+
+    Args:
+        y: Values of any shape and dtype.
+
+    Example:
+        >>> import torch
+        >>> count_observed(torch.tensor([1.0, torch.nan, 2.0]))
+        2
+    """
+    return max(1, int((~y.isnan()).sum()))
+
+
 def observed_steps(what: str, x: Tensor) -> Observed:
     """Return the steps of sequences that have input: a step with any NaN has none.
 

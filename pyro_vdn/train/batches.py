@@ -26,15 +26,17 @@ class HasTensors(Protocol):
 Data: TypeAlias = Pair | HasTensors
 
 
-def as_pair(what: str, data: Data) -> Pair:
+def as_pair(what: str, data: Data, *, missing_allowed: bool = False) -> Pair:
     """Return inputs and targets of data, checked.
 
     Args:
         what: What an error should call them.
         data: A pair of tensors with as many rows, or an object with a method ``tensors()``.
+        missing_allowed: Whether NaN is let through, for what is missing.
 
     Returns:
-        Inputs `(rows, ...)` and targets `(rows, outputs)`.
+        Inputs `(rows, ...)` and targets `(rows, outputs)` or, of sequences, `(rows, time,
+        outputs)`.
 
     Raises:
         InputError: For another type, no rows, unequal rows, or values that are not finite.
@@ -59,7 +61,7 @@ def as_pair(what: str, data: Data) -> Pair:
             got=f"shape {tuple(y.shape)}",
             hint="y[:, None] for a single output",
         )
-    check_rows((x,), y)
+    check_rows((x,), y, missing_allowed=missing_allowed)
     return x, y
 
 

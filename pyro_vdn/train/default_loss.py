@@ -12,11 +12,15 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_vdn.infer import LocalELBO, PACmELBO
+from pyro_vdn.infer.plates import holds_sequences
 from pyro_vdn.nn.sites import MARGINAL
 
 
 def default_loss(model: Callable[..., Any], batch: tuple[Tensor, Tensor]) -> ELBO:
     """Return the closed-form predictive loss where a model offers a marginal, else `LocalELBO`.
+
+    Sequences have `LocalELBO` too: the marginal on offer is that of a step by itself, while the
+    evidence of a sequence is that of its steps together.
 
     Args:
         model: The Pyro program.
@@ -33,5 +37,8 @@ def default_loss(model: Callable[..., Any], batch: tuple[Tensor, Tensor]) -> ELB
     with torch.random.fork_rng(), torch.no_grad(), pyro.poutine.block():
         trace = pyro.poutine.trace(model).get_trace(*batch)
     sites = [trace.nodes[name] for name in trace.observation_nodes]
-    offered = any(MARGINAL in site["infer"] for site in sites)
+    offered = any(
+        MARGINAL in site["infer"] and not holds_sequences(site["cond_indep_stack"])
+        for site in sites
+    )
     return PACmELBO(closed_form=True) if offered else LocalELBO()

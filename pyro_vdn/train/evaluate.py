@@ -15,6 +15,7 @@ from pyro_vdn.diagnostics import UnitStatistics, coverage, crps_draws, energy_sc
 from pyro_vdn.infer import ClosedForm, Prediction, predict, predict_closed_form
 from pyro_vdn.infer.evaluating import evaluating
 from pyro_vdn.infer.own_store import give_own_store
+from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_positive, check_rows
 from pyro_vdn.poutine import LayerRecord, record
 from pyro_vdn.train.parameters import count_parameters
@@ -27,13 +28,14 @@ class Metrics:
     r"""Scores of a predictive distribution in the units of the targets.
 
     All are of one distribution: the closed form where the model offers it, else the mixture of
-    draws of the program.
+    draws of the program. Targets that are missing count in none of them.
 
     Args:
         mse: Mean squared error of the predictive mean.
         mae: Mean absolute error of the predictive median, taken from draws.
         nll: Mean negative log predictive density of each output by itself, in nats.
-        joint_nll: Negative log predictive density of all outputs of a row together, per output.
+        joint_nll: Negative log predictive density of all outputs (and steps) of a row together, per
+            output (and step) observed.
         crps: Continuous ranked probability score, fair (unbiased for finitely many draws).
         coverage_90: Share of targets inside the central 90 % interval of the draws.
         energy_score: Energy score of whole rows, fair; it grows like the root of their length.
@@ -72,7 +74,7 @@ class Evaluation:
 
     Args:
         metrics: The scores.
-        pit: Probability integral transforms, `(rows, outputs)`.
+        pit: Probability integral transforms of the targets' shape, NaN where one is missing.
         layers: Statistics of the units of every layer by path; empty for the deterministic twin.
 
     Example:
@@ -101,12 +103,14 @@ def evaluate(
     global random state moves on; seed it for the same figures again.
 
     Args:
-        model: A Pyro program with rows at dim -2, called as ``model(x)``.
+        model: A Pyro program, called as ``model(x)``, with an outcome of batch shape
+            `(rows, outputs)` or `(rows, time, outputs)`.
         guide: Its guide.
         x: Inputs, `(rows, ...)`.
-        y: Targets, `(rows, outputs)`, in standard units where scores are to be compared.
+        y: Targets, `(rows, outputs)` or `(rows, time, outputs)`, in standard units where scores are
+            to be compared; NaN where one is missing, if the model reads that.
         num_samples: Draws per row, at least 19 for a 90 % interval.
-        batch_size: Rows per batch.
+        batch_size: Rows per batch, all of whose steps are held at once.
 
     Returns:
         The scores.
@@ -156,11 +160,11 @@ def evaluate_fully(
         InputError: As for `evaluate`.
     """
     check_positive(num_samples=num_samples, batch_size=batch_size)
-    check_rows((x,), y)
+    check_rows((x,), y, missing_allowed=reads_missing(model))
     give_own_store(model, guide)
     began = time.perf_counter()
     with evaluating(model, guide):
-        sums: dict[str, float] = {}
+        totals = _Totals()
         transforms = []
         with torch.no_grad(), record() as seen:
             for start in range(0, len(x), batch_size):
@@ -169,16 +173,15 @@ def evaluate_fully(
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
             best = _predict(model, guide, x[rows], y[rows], num_samples)
-            for name, value in _scores(best, y[rows]).items():
-                sums[name] = sums.get(name, 0.0) + float(value.double().mean()) * len(y[rows])
-            transforms.append(pit(best.draws, y[rows], seed=start))
+            totals.add(best, y[rows])
+            transforms.append(_transforms(best.draws, y[rows], start))
             on_batch(len(y[rows]))
         parameters = count_parameters(model, guide, (x[:2], y[:2]))
     layers = {path: UnitStatistics.of(layer) for path, layer in seen.items() if _is_random(layer)}
     kl = torch.cat([torch.as_tensor(layer.kl) for layer in layers.values()]) if layers else None
     active = torch.cat([torch.as_tensor(a.active) for a in layers.values()]) if layers else None
     metrics = Metrics(
-        **{name: value / len(x) for name, value in sums.items()},
+        **totals.means(),
         kl_per_unit=None if kl is None else float(kl.mean()),
         active_share=None if active is None else float(active.double().mean()),
         parameters=parameters,
@@ -197,19 +200,49 @@ def _predict(
     return predict(model, guide, x, y=y, num_samples=num_samples, batch_size=len(x))
 
 
-def _scores(best: Prediction | ClosedForm, y: Tensor) -> dict[str, Tensor]:
+class _Totals:
+    """Sums of scores over batches, and over how many targets or rows each was taken."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, float] = {}
+
+    def add(self, best: Prediction | ClosedForm, y: Tensor) -> None:
+        """Score a batch; targets that are missing, and rows without any, count for nothing."""
+        there = ~y.isnan()
+        rows = there.flatten(1).any(-1)
+        for name, value in _scores(best, y, there).items():
+            seen = there if value.dim() == y.dim() else rows
+            count = there.sum() if name == "joint_nll" else seen.sum()
+            total = value.double().masked_fill(~seen, 0.0).sum()
+            self.sums[name] = self.sums.get(name, 0.0) + float(total)
+            self.counts[name] = self.counts.get(name, 0.0) + float(count)
+
+    def means(self) -> dict[str, float]:
+        return {name: total / max(self.counts[name], 1.0) for name, total in self.sums.items()}
+
+
+def _scores(best: Prediction | ClosedForm, y: Tensor, there: Tensor) -> dict[str, Tensor]:
+    """Return scores of each target or row; those of missing targets mean nothing."""
     assert best.log_prob_per_output is not None
     assert best.log_prob_joint is not None
-    draws = best.draws
+    # Draws and targets that agree, at 0, add nothing to the distances between whole rows.
+    draws, y = best.draws.masked_fill(~there, 0.0), y.masked_fill(~there, 0.0)
     return {
         "mse": (best.mean - y).square(),
         "mae": (draws.median(0).values - y).abs(),
         "nll": -best.log_prob_per_output,
-        "joint_nll": -best.log_prob_joint / y.shape[-1],
+        "joint_nll": -best.log_prob_joint,
         "crps": crps_draws(draws, y, fair=True),
-        "coverage_90": coverage(draws, y, 0.9),
-        "energy_score": energy_score(draws, y, fair=True),
+        "coverage_90": coverage(draws.unsqueeze(1), y.unsqueeze(0), 0.9, dim=0),
+        "energy_score": energy_score(draws.flatten(2), y.flatten(1), fair=True),
     }
+
+
+def _transforms(draws: Tensor, y: Tensor, seed: int) -> Tensor:
+    missing = y.isnan()
+    placed = pit(draws, y.masked_fill(missing, 0.0), seed=seed)
+    return placed.masked_fill(missing, math.nan)
 
 
 def predictive(prediction: Prediction) -> Prediction | ClosedForm:

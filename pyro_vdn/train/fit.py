@@ -18,6 +18,7 @@ from pyro.infer import ELBO
 
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer.own_store import give_own_store
+from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.train.batches import Data, Pair, StepBatches, as_pair
 from pyro_vdn.train.checkpoint import load_checkpoint
 from pyro_vdn.train.default_loss import default_loss
@@ -80,18 +81,18 @@ def fit(
 ) -> FitResult:
     """Train a Pyro model, choosing the best checkpoint by the validation NLL.
 
-    The loss is divided by the number of target elements in a batch. The validation NLL is the mean
-    negative log of the *averaged* predictive density of each output, in closed form where the model
-    offers it. Batches and noise depend on ``options.seed`` alone, so a run can be repeated, and
-    ``resume`` continues it bit for bit. The global random state is set.
+    The loss is divided by the number of observed target elements in a batch. The validation NLL is
+    the mean negative log of the *averaged* predictive density of each output, in closed form where
+    the model offers it. Batches and noise depend on ``options.seed`` alone, so a run can be
+    repeated, and ``resume`` continues it bit for bit. The global random state is set.
 
     Args:
         model: A Pyro program called as ``model(x, y)``, bare or wrapped in effects.
-        train: Inputs `(rows, ...)` and targets `(rows, outputs)`, or data with ``tensors()``.
+        train: Inputs `(rows, ...)` and targets `(rows, outputs)` or `(rows, time, outputs)`, or
+            data with ``tensors()``. Where the model says ``reads_missing = True``, NaN is missing.
         validation: The same, to choose by.
         guide: Its guide; by default `NeuronGuide(model)`.
-        loss: An ELBO of Pyro or of this library; by default `PACmELBO(closed_form=True)` where the
-            model offers a marginal, else `LocalELBO()`.
+        loss: An ELBO of Pyro or of this library; by default that of `default_loss`.
         options: The numbers of the run.
         folder: Where to keep ``best.safetensors``, ``last.safetensors`` and logs; must be empty or
             new, or hold the run that is resumed. By default nothing is kept on disk, nor where an
@@ -123,7 +124,9 @@ def fit(
         (20, 2)
     """
     import_lightning()
-    data, held_out = as_pair("train", train), as_pair("validation", validation)
+    missing = reads_missing(model)
+    data = as_pair("train", train, missing_allowed=missing)
+    held_out = as_pair("validation", validation, missing_allowed=missing)
     start = resume_point(resume)
     check_resumed(start, options, callbacks)
     check_folder(folder, start=start)

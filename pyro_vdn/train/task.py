@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_vdn.errors import RunFolderError, VDNError
 from pyro_vdn.infer import LocalELBO, log_density
+from pyro_vdn.nn.observed import count_observed
 from pyro_vdn.train.batches import Pair
 from pyro_vdn.train.checkpoint import random_state, set_random_state
 from pyro_vdn.train.options import FitOptions
@@ -29,7 +30,7 @@ class DivergedError(VDNError, ArithmeticError):
 
 
 class TrainingTask(lightning.LightningModule):
-    """What Lightning trains: the loss of a model and a guide per target element.
+    """What Lightning trains: the loss of a model and a guide per observed target element.
 
     Model and guide are not registered as submodules, so that sites and parameters keep their
     names; their parameters are registered one by one.
@@ -127,7 +128,7 @@ class TrainingTask(lightning.LightningModule):
         """Return the loss per target element of a batch."""
         x, y = batch
         try:
-            loss = self.loss.differentiable_loss(*self.programs, x, y) / y.numel()
+            loss = self.loss.differentiable_loss(*self.programs, x, y) / count_observed(y)
         except (ValueError, RuntimeError) as error:  # a distribution or a solver was given NaN
             if isinstance(error, VDNError) or self._finite():
                 raise
@@ -171,15 +172,19 @@ class TrainingTask(lightning.LightningModule):
         # Noise of its own, the same at every evaluation: scores compare, and training is not moved.
         with torch.random.fork_rng(devices=_own_gpu(self.device)):
             torch.manual_seed(_VALIDATION_SEED + batch_idx)
-            per_output, joint = log_density(model, guide, x, y, batch_size=len(x))
+            # Of sequences as many at once as have that many steps.
+            rows = max(1, len(x) * y.shape[-1] // y[0].numel())
+            per_output, joint = log_density(model, guide, x, y, batch_size=rows)
             elbo = LocalELBO().terms(model, guide, x, y).elbo
-        joint_nll = -joint.mean() / y.shape[-1]
+        count = count_observed(y)
+        joint_nll = -joint.sum() / count
         scores = {
-            MONITOR: joint_nll if per_output is None else -per_output.mean(),
+            MONITOR: joint_nll if per_output is None else -_sum_observed(per_output, y) / count,
             "validation_joint_nll": joint_nll,
-            "validation_elbo_per_row": elbo / len(x),
         }
-        self.log_dict(scores, batch_size=len(x), on_epoch=True, sync_dist=True)
+        self.log_dict(scores, batch_size=count, on_epoch=True, sync_dist=True)
+        elbo_per_row = {"validation_elbo_per_row": elbo / len(x)}
+        self.log_dict(elbo_per_row, batch_size=len(x), on_epoch=True, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random state of every process."""
@@ -247,6 +252,11 @@ def _parameters_made_late(
         if leaf.is_leaf and leaf.requires_grad and id(leaf) not in known:
             late[name] = leaf
     return late
+
+
+def _sum_observed(values: Tensor, y: Tensor) -> Tensor:
+    """Sum what belongs to targets that are there; a NaN among these is the model's, and stays."""
+    return values.masked_fill(y.isnan(), 0.0).sum()
 
 
 def _own_gpu(device: torch.device) -> list[torch.device]:

@@ -16,6 +16,7 @@ from pyro_vdn.nn import (
     LowRankStudentT,
     MultivariateNormalLikelihood,
     MultivariateStudentTLikelihood,
+    NegativeBinomialLikelihood,
     NormalLikelihood,
     OutputScale,
     StudentTLikelihood,
@@ -145,3 +146,40 @@ def test_every_parameter_gets_a_gradient(make: Any) -> None:
 def test_refusals(make: Any, text: str) -> None:
     with pytest.raises(InputError, match=text):
         make()
+
+
+@pytest.mark.parametrize("link", ["exp", "softplus"])
+@pytest.mark.parametrize("initial", [0.1, 1.5])
+def test_negative_binomial_has_the_moments_it_says(link: Any, initial: float) -> None:
+    likelihood = NegativeBinomialLikelihood(OutputScale(2, initial_scale=initial), link=link)
+    randomise(likelihood)
+    loc = torch.randn(5, 2)
+    outcome = likelihood(loc)
+    mean = loc.exp() if link == "exp" else F.softplus(loc)
+    variance = mean + likelihood.dispersion(None) * mean.square()
+    torch.testing.assert_close(outcome.mean, mean)
+    torch.testing.assert_close(outcome.variance, variance)
+    counts = torch.arange(400.0)[:, None, None]
+    mass = outcome.log_prob(counts).exp().detach()
+    torch.testing.assert_close(mass.sum(0), torch.ones(5, 2), atol=1e-6, rtol=0)
+    torch.testing.assert_close((counts * mass).sum(0), mean.detach(), atol=1e-4, rtol=1e-4)
+    draws = outcome.sample((20_000,)).detach()
+    assert (draws == draws.round()).all()
+    error = (draws.mean(0) - mean) / (variance / 20_000).sqrt()
+    assert error.abs().max() < 5
+
+
+def test_negative_binomial_approaches_the_poisson() -> None:
+    likelihood = NegativeBinomialLikelihood(OutputScale(1, initial_scale=1e-5, min_scale=0.0))
+    loc, y = torch.randn(6, 1), torch.arange(6.0)[:, None]
+    expected = dist.Poisson(loc.exp()).log_prob(y)
+    torch.testing.assert_close(likelihood(loc).log_prob(y), expected, atol=1e-3, rtol=0)
+
+
+def test_negative_binomial_reads_features_and_refuses_other_links() -> None:
+    dispersion = OutputScale(2, "low_rank", in_features=4, rank=2)
+    assert NegativeBinomialLikelihood(dispersion)(
+        torch.zeros(5, 2), torch.randn(5, 4)
+    ).batch_shape == (5, 2)
+    with pytest.raises(InputError, match="link: expected one of"):
+        NegativeBinomialLikelihood(dispersion, link="log")  # type: ignore[arg-type]

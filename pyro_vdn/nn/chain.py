@@ -89,6 +89,8 @@ class GaussianChain(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density of each step given those before it, `(..., time, units)`."""
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape)  # type: ignore[no-untyped-call]
+        value = value.expand(shape)
         loc = carried(self.coefficients, value) + self.offset
         residual = (value - loc) / self.scale
         return -0.5 * residual.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)

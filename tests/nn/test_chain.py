@@ -181,6 +181,17 @@ def test_expand_and_sample_shape(sample_shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(expanded.variance, chain.variance.expand(ROWS, TIME, UNITS))
 
 
+@pytest.mark.parametrize(
+    "shape", [(), (UNITS,), (1, UNITS), (TIME, 1), (TIME, UNITS), (ROWS, 1, 1)]
+)
+def test_a_value_of_fewer_dimensions_is_that_of_all_rows_and_steps(shape: tuple[int, ...]) -> None:
+    chain = make_chain(2).expand(torch.Size((ROWS, TIME, UNITS)))
+    value = torch.randn(shape)
+    log_prob = chain.log_prob(value)
+    assert log_prob.shape == (ROWS, TIME, UNITS)
+    torch.testing.assert_close(log_prob, chain.log_prob(value.expand(ROWS, TIME, UNITS).clone()))
+
+
 def test_a_chain_without_offset_is_one_of_offset_zero() -> None:
     chain = make_chain(2)
     centred = GaussianChain(chain.coefficients, None, chain.scale)

@@ -7,7 +7,9 @@ from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_rep
 from pyro_vdn.diagnostics.history import QUANTITIES, TERMS, Drift, TrainingHistory
 from pyro_vdn.diagnostics.measure import unit_statistics
 from pyro_vdn.diagnostics.netcdf import load_netcdf, save_netcdf
-from pyro_vdn.diagnostics.persistence import half_life
+from pyro_vdn.diagnostics.persistence import UnitPersistence, carried_share, half_life
+from pyro_vdn.diagnostics.persistence_plots import plot_persistence
+from pyro_vdn.diagnostics.persistence_report import PersistenceReport, persistence_report
 from pyro_vdn.diagnostics.plots import FAN_LEVELS, plot_calibration, plot_fan, plot_unit_activity
 from pyro_vdn.diagnostics.quantiles import (
     Interval,
@@ -51,11 +53,14 @@ __all__ = [
     "Drift",
     "Interval",
     "MissingPackageError",
+    "PersistenceReport",
     "TrainingHistory",
     "UnitCall",
+    "UnitPersistence",
     "UnitStatistics",
     "Use",
     "calibration_curve",
+    "carried_share",
     "central_interval",
     "collapse_report",
     "coverage",
@@ -68,6 +73,7 @@ __all__ = [
     "interval_width",
     "load_netcdf",
     "mixture_log_density",
+    "persistence_report",
     "pinball",
     "pit",
     "plot_calibration",
@@ -75,6 +81,7 @@ __all__ = [
     "plot_contraction",
     "plot_fan",
     "plot_loss_terms",
+    "plot_persistence",
     "plot_responses",
     "plot_training",
     "plot_unit_activity",

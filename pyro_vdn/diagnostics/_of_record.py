@@ -42,6 +42,24 @@ def answer_of(record: LayerRecord) -> Answer:
     return Answer(loc.mean(-1), information.sum(-1), spread.mean(-1))
 
 
+class Memory(NamedTuple):
+    """How units with memory renew themselves, each `(units,)`, or None of those without."""
+
+    carried: Array | None
+    renewal: Array | None
+
+
+def memory_of(record: LayerRecord) -> Memory:
+    """Summarise what steps take over from those before them."""
+    later = record.innovation.count
+    sequences = record.kl.count - later
+    if later == 0 or sequences <= 0:
+        return Memory(None, None)
+    second_moment = plain(record.energy_about_prior.mean) + plain(record.variance.mean)
+    new = plain(record.innovation.mean) / second_moment
+    return Memory(1.0 - new, later / sequences * new)
+
+
 def plain(value: Tensor) -> Array:
     """Convert a tensor to float64."""
     return value.detach().cpu().double().numpy()

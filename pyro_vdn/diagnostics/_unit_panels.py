@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 _LOOKS: dict[CollapseMode, tuple[str, str]] = {
     CollapseMode.LIVING: (ACCENT, "o"),
     CollapseMode.VARIANCE_BLOW_UP: ("#b07aa1", "D"),
+    CollapseMode.FROZEN_IN_TIME: ("#6a8caf", "p"),
     CollapseMode.POSTERIOR_COLLAPSE: (MUTED, "v"),
     CollapseMode.ENERGY_BLOW_UP: (WARM, "^"),
     CollapseMode.DETERMINISTIC_COLLAPSE: ("#e0a339", "s"),

@@ -167,9 +167,10 @@ def collapse_report(
     A unit is living that has no symptom; so is one that is mildly outside its energy band, which
     the report shows in the shares of units below, within and above it. One with several is called
     after the first in the order of `CollapseMode`: a unit whose variance has blown up can hardly be
-    judged otherwise, and one that says nothing about its input is that, whatever its energy; the
-    others stay in its evidence. Where no use was measured, no unit can be called ignored, and the
-    report says so; as it does where there is but one row, or a prior without a finite variance.
+    judged otherwise, one that its memory has frozen says little for that reason, and one that says
+    nothing about its input is that, whatever its energy; the others stay in its evidence. Where no
+    use was measured, no unit can be called ignored, and the report says so; as it does where there
+    is but one row, or a prior without a finite variance.
 
     Args:
         statistics: What :func:`unit_statistics` measured, or the statistics of one layer.

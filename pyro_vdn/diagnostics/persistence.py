@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.stationary import partial_autocorrelations, unexplained
 
 Array = NDArray[np.float64]
 
@@ -48,6 +52,111 @@ def half_life(coefficients: Tensor | ArrayLike, step: float = 1.0) -> Array:
     with np.errstate(divide="ignore"):
         result: Array = np.log(2.0) / -np.log(np.minimum(modulus, 1.0)) * step
     return np.abs(result)  # no -0
+
+
+def carried_share(coefficients: Tensor | ArrayLike) -> Array:
+    r"""Return the share of a unit's prior variance that the steps before carry into a step.
+
+    `1 - s^2 / Var(z_t)`, for order 1 `phi^2`; in general `1 - prod_k (1 - r_k^2)` with the partial
+    autocorrelations `r`. It does not depend on the innovation scale `s`.
+
+    Args:
+        coefficients: As for `half_life`.
+
+    Returns:
+        Shares in [0, 1), `(...)`.
+
+    Raises:
+        InputError: For coefficients that are not stationary or not finite.
+
+    Example:
+        >>> carried_share([0.9, 0.0]).round(4), carried_share([[0.4, 0.2]]).round(4)
+        (array([0.81, 0.  ]), array([0.28]))
+    """
+    partials = partial_autocorrelations(torch.from_numpy(_by_lag(coefficients).copy()))
+    result: Array = 1.0 - unexplained(partials)[..., -1].numpy()
+    return result
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UnitPersistence:
+    r"""How long the units of a layer with memory remember; arrays have shape `(units,)`.
+
+    Args:
+        phi: Coefficients of the prior, `(units, order)`, the latest lag first.
+        innovation_scale: The prior's innovation scale `s`.
+        half_life: `half_life(phi, step)`, in `unit`.
+        prior_carried: Share of the prior's variance that a step takes over from those before it.
+        posterior_carried: The same of the posterior over data, see `UnitStatistics.carried`.
+        renewal: What is new over a whole sequence, see `UnitStatistics.renewal`.
+        step: Length of a step, in `unit`.
+        unit: Unit of time.
+        steps: Number of steps of the sequences behind it.
+
+    Example:
+        >>> given = dict.fromkeys(("innovation_scale", "posterior_carried", "renewal"), np.ones(2))
+        >>> time = {"step": 0.5, "unit": "h", "steps": 48}
+        >>> units = UnitPersistence.of(np.array([[0.5], [0.9]]), **given, **time)
+        >>> units.half_life.round(2), units.prior_carried
+        (array([0.5 , 3.29]), array([0.25, 0.81]))
+    """
+
+    phi: Array
+    innovation_scale: Array
+    half_life: Array
+    prior_carried: Array
+    posterior_carried: Array
+    renewal: Array
+    step: float
+    unit: str
+    steps: int
+
+    @classmethod
+    def of(
+        cls,
+        phi: Array,
+        *,
+        innovation_scale: Array,
+        posterior_carried: Array,
+        renewal: Array,
+        step: float,
+        unit: str,
+        steps: int,
+    ) -> UnitPersistence:
+        """Work out what follows from the prior's coefficients."""
+        return cls(
+            phi=phi,
+            innovation_scale=innovation_scale,
+            half_life=half_life(phi, step),
+            prior_carried=carried_share(phi),
+            posterior_carried=posterior_carried,
+            renewal=renewal,
+            step=step,
+            unit=unit,
+            steps=steps,
+        )
+
+    def to_arrays(self) -> dict[str, Array]:
+        """Return one array `(units,)` per column; above order 1 there is a column per lag."""
+        order = self.phi.shape[1]
+        names = ["phi"] if order == 1 else [f"phi_{lag + 1}" for lag in range(order)]
+        lags = dict(zip(names, self.phi.T, strict=True))
+        return {
+            **lags,
+            "innovation_scale": self.innovation_scale,
+            "half_life": self.half_life,
+            "prior_carried": self.prior_carried,
+            "posterior_carried": self.posterior_carried,
+            "renewal": self.renewal,
+        }
+
+    def to_rows(self) -> list[dict[str, int | float]]:
+        """Return one plain dictionary per unit, for a table, a CSV file or JSON."""
+        columns = {name: values.tolist() for name, values in self.to_arrays().items()}
+        return [
+            {"unit": unit, **{name: column[unit] for name, column in columns.items()}}
+            for unit in range(len(self.half_life))
+        ]
 
 
 def dominant_root(coefficients: Array) -> Array:

@@ -17,6 +17,7 @@ from pyro_vdn.diagnostics._of_record import (
     check_random,
     check_recorded,
     finite,
+    memory_of,
     of_units,
     sampling_error,
 )
@@ -70,9 +71,10 @@ class BandShares(NamedTuple):
 class UnitStatistics:
     r"""Statistics of a layer's units over a data set; every array has shape `(units,)`.
 
-    Averages are over rows; standard errors take rows to be independent. Where a neuron has several
-    latent dimensions, quantities are averaged over them; KL and information are their sums. Below
-    two rows, standard errors and what varies over inputs are NaN.
+    Averages are over rows; standard errors take rows to be independent. With memory every step of a
+    sequence is a row, and since steps are not independent, standard errors are too small. Where a
+    neuron has several latent dimensions, quantities are averaged over them; KL and information are
+    their sums. Below two rows, standard errors and what varies over inputs are NaN.
 
     Args:
         kl: Mean KL from posterior to prior, in nats.
@@ -95,6 +97,13 @@ class UnitStatistics:
         active: Whether the KL exceeds `threshold`.
         rows: Number of rows behind the averages.
         threshold: KL in nats above which a unit counts as active; 1e-4 is the published value.
+        carried: With memory, the share of a step that its past explains, under the posterior over
+            data: :math:`1 - E_q[(z_t - E_p[z_t \mid z_{<t}])^2] / E_q[(z_t - E_p[z_t])^2]`. Of the
+            prior itself at order 1 it is :math:`\phi^2`; it is negative where units move against
+            what their prior expects. None without memory, or of single steps.
+        renewal: With memory, what is new in the course of a sequence: :math:`1 - \text{carried}`
+            times the number of steps after the first. At 1 a unit has renewed its energy once; a
+            unit near 0 is one number per sequence. None as above.
         use: Mean fall of the log-likelihood, in nats per row, when the unit is replaced by draws
             from its prior; None where it was not measured.
         use_error: Its standard error over rows; the noise of draws is not in it.
@@ -131,6 +140,8 @@ class UnitStatistics:
     active: NDArray[np.bool_]
     rows: int
     threshold: float = ACTIVE_THRESHOLD
+    carried: Array | None = None
+    renewal: Array | None = None
     use: Array | None = None
     use_error: Array | None = None
     band_low: Array | None = None
@@ -190,6 +201,7 @@ class UnitStatistics:
             active=kl > threshold,
             rows=record.kl.count,
             threshold=threshold,
+            **memory_of(record)._asdict(),
             use=None if use is None else of_units("use", use.mean, len(kl)),
             use_error=None if use is None else _error_of(use, len(kl)),
             band_low=low,

@@ -27,6 +27,7 @@ class CollapseMode(str, Enum):
 
     LIVING = "living"
     VARIANCE_BLOW_UP = "variance blow-up"
+    FROZEN_IN_TIME = "frozen in time"
     POSTERIOR_COLLAPSE = "posterior collapse"
     ENERGY_BLOW_UP = "energy blow-up"
     DETERMINISTIC_COLLAPSE = "deterministic collapse"
@@ -46,6 +47,10 @@ _REMEDIES = {
     CollapseMode.VARIANCE_BLOW_UP: (
         "ScaleGuard with a lower ceiling, a smaller learning rate, or a KL weight nearer 1, since "
         "nothing else holds the scale"
+    ),
+    CollapseMode.FROZEN_IN_TIME: (
+        "a smaller phi with a larger innovation scale, or a hyper-prior that keeps phi off 1; "
+        "PersistenceShare, where memory outweighs the data; longer sequences, if this is the pace"
     ),
     CollapseMode.POSTERIOR_COLLAPSE: (
         "Thermostat with a KL range, KL warm-up or FreeBits; a lower EnergyBand with Homeostat or "
@@ -88,6 +93,13 @@ class CollapseThresholds:
             energy has blown up: 10 costs 5 nats for the location alone. (A learned prior may itself
             be far from zero.)
         band_excess: With a band, `mu2` over its upper bound above which the energy has blown up.
+        renewal: A unit with memory whose steps after the first bring, in the course of a whole
+            sequence, less than this share of its energy anew is frozen in time: it is one number
+            per sequence, whatever its later inputs say. Left alone, a unit of half-life `h` renews
+            `1.4 / h` of its energy a step, so 0.1 is a half-life of 14 sequences; a slow unit whose
+            half-life is anything like the length of a sequence is ten times above it. What an input
+            moves counts too, so a unit that follows its input against a stiff prior is not frozen.
+            The measure is of whole sequences, hence the same for a signal sampled more finely.
         use: A unit is ignored if its use is shown to be smaller than this on either side, in nats
             per row: :math:`|\text{use}| + 2 \cdot \text{error}` is below it. Nothing that is noisy
             is called ignored; where the noise hides the answer, the unit is *undecided* and the
@@ -109,6 +121,7 @@ class CollapseThresholds:
     scale_ceiling: float = 3.0
     energy: float = 10.0
     band_excess: float = 4.0
+    renewal: float = 0.1
     use: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -176,6 +189,16 @@ def _variance_blow_up(s: UnitStatistics, t: CollapseThresholds) -> Symptom:
     )
 
 
+def _frozen_in_time(s: UnitStatistics, t: CollapseThresholds) -> Symptom:
+    if s.renewal is None:
+        return Symptom(np.zeros(len(s.kl), dtype=bool), lambda i: "")
+    renewal = s.renewal
+    return Symptom(
+        renewal < t.renewal,
+        lambda i: f"renews {renewal[i]:.2g} of its energy over a sequence, under {t.renewal:g}",
+    )
+
+
 def _posterior_collapse(s: UnitStatistics, t: CollapseThresholds) -> Symptom:
     silent, same = s.kl < t.kl, same_for_every_input(s, t)
 
@@ -230,9 +253,10 @@ def _ignored(s: UnitStatistics, t: CollapseThresholds) -> Symptom:
     )
 
 
-# Neurons with memory can also be frozen in time: its look goes here, its place is before ignored.
+# What memory has frozen also says little per step and may hardly be random: it comes before these.
 _LOOKS: dict[CollapseMode, Callable[[UnitStatistics, CollapseThresholds], Symptom]] = {
     CollapseMode.VARIANCE_BLOW_UP: _variance_blow_up,
+    CollapseMode.FROZEN_IN_TIME: _frozen_in_time,
     CollapseMode.POSTERIOR_COLLAPSE: _posterior_collapse,
     CollapseMode.ENERGY_BLOW_UP: _energy_blow_up,
     CollapseMode.DETERMINISTIC_COLLAPSE: _deterministic_collapse,

@@ -54,6 +54,20 @@ def latent_site(path: str, step: int | None = None) -> str:
     return _join(path, "z" if step is None else f"z_{step}")
 
 
+def step_of(site: str) -> int | None:
+    """Return the step in time of the sample site of one step, or None for any other site.
+
+    Args:
+        site: Name of the site.
+
+    Example:
+        >>> step_of(latent_site("neurons", 12)), step_of(latent_site("neurons"))
+        (12, None)
+    """
+    last, _, step = site.rpartition(".")[2].rpartition("_")
+    return int(step) if last == "z" and step.isdecimal() else None
+
+
 def local_site(path: str) -> str:
     """Return the name of the local reconstruction site of the layer at `path`."""
     return _join(path, "local")

@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vdn.nn.divergence import neuron_kl
-from pyro_vdn.nn.normals import UnitNormal, unexpanded
-from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, is_neuron, layer_of
+from pyro_vdn.nn.normals import unexpanded
+from pyro_vdn.nn.sites import POSTERIOR, Message, is_neuron, layer_of, step_of
 from pyro_vdn.nn.unit_measures import precise
+from pyro_vdn.poutine.quantities import PriorPasts, quantities, squared
 
 _RECORDED = "vdn_recorded"
+_LAST = ("last_loc", "last_scale", "last_kl")
 
 
 class StreamingMoments:
@@ -94,6 +94,11 @@ class LayerRecord:
     `(num_units * latent_dim,)`, latent dimensions last; these are empty where there is but one.
     `shifted_energy` is that about the prior's location, empty where that is known to be 0.
 
+    Of neurons with memory every step is a row, and location, scale and prior variance are those of
+    a step by itself, whatever the steps before it, also in a `pyro.markov` loop. `innovation` holds
+    their `E_q[(z_t - E_p[z_t | past])^2]` from the second step on: how far they are from what their
+    prior carries over. It is empty without memory.
+
     Example:
         >>> LayerRecord().kl.count
         0
@@ -111,6 +116,7 @@ class LayerRecord:
         self.prior_variance = StreamingMoments()
         self.kl = StreamingMoments()
         self.shifted_energy = StreamingMoments()
+        self.innovation = StreamingMoments()
         self.latent_loc = StreamingMoments()
         self.latent_scale = StreamingMoments()
         self.latent_variance = StreamingMoments()
@@ -127,6 +133,7 @@ class LayerRecord:
         kl: Tensor,
         prior_scale: Tensor,
         prior_loc: Tensor | None = None,
+        innovation: Tensor | None = None,
     ) -> None:
         """Take in a batch.
 
@@ -136,26 +143,43 @@ class LayerRecord:
             kl: KLs, `(..., num_units)`.
             prior_scale: Scales of the prior, `(..., num_units[, latent_dim])`.
             prior_loc: Its locations, which broadcast to those of the posterior; None for 0.
+            innovation: Squared innovations, `(..., steps, num_units)`; None without memory.
         """
         self.last_loc, self.last_scale, self.last_kl = loc, scale, kl
         by_latent = loc.dim() > kl.dim()
-        variance = _squared(scale)
+        variance = squared(scale)
         for moments, values in (
             (self.loc, loc),
             (self.scale, scale),
             (self.variance, variance),
-            (self.energy, _squared(loc)),
-            (self.prior_variance, _squared(prior_scale)),
+            (self.energy, squared(loc)),
+            (self.prior_variance, squared(prior_scale)),
         ):
             moments.update(values.mean(-1) if by_latent else values)
         self.kl.update(kl)
+        if innovation is not None:
+            self.innovation.update(innovation)
         if prior_loc is not None:
-            shifted = _squared(loc - prior_loc)
+            shifted = squared(loc - prior_loc)
             self.shifted_energy.update(shifted.mean(-1) if by_latent else shifted)
         if by_latent and loc.shape[-1] > 1:  # locations of opposite sign would cancel in a mean
             self.latent_loc.update(loc.flatten(-2))
             self.latent_scale.update(scale.flatten(-2))
             self.latent_variance.update(variance.flatten(-2))
+
+    def last(self) -> tuple[Tensor, ...]:
+        """Return what there is of the last batch: location, scale, KL, `(..., num_units)` each."""
+        known = vars(self)
+        return tuple(known[name] for name in _LAST if name in known)
+
+    def follow(self, earlier: tuple[Tensor, ...]) -> None:
+        """Put the steps before in front of the last batch, where that is a step of a loop.
+
+        Args:
+            earlier: What `last` returned before the step; nothing before the first.
+        """
+        for name, before in zip(_LAST, earlier, strict=False):
+            setattr(self, name, torch.cat([before, getattr(self, name)], -2))
 
     def merge(self, other: LayerRecord) -> None:
         """Merge the moments of another record of the same layer, for example another process's."""
@@ -184,6 +208,7 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
         super().__init__()
         self._layers: dict[str, LayerRecord] = {}
         self._mark = object()
+        self._pasts = PriorPasts()
 
     def __getitem__(self, path: str) -> LayerRecord:
         """Return the record of the layer at `path`."""
@@ -204,7 +229,10 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
     __hash__ = object.__hash__
 
     def _pyro_post_sample(self, msg: Message) -> None:
-        if not is_neuron(msg) or msg["is_observed"]:
+        if not is_neuron(msg):
+            return
+        if msg["is_observed"]:
+            self._pasts.fix(msg)
             return
         # A two-pass loss replays the model with the guide's infer dictionary: the mark keeps this
         # recorder from counting twice, and no other one from counting.
@@ -216,43 +244,9 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
         posterior = msg["infer"][POSTERIOR]()
         with torch.no_grad():
             layer = self._layers.setdefault(layer_of(msg["name"]), LayerRecord())
-            layer.update(*_quantities(msg, posterior))
-
-
-def _quantities(
-    msg: Message, posterior: dist.Distribution
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """Return location, scale, KL, and the prior's scale and location at a neuron's site."""
-    prior, value = msg["fn"], msg["value"]
-    if PRIOR in msg["infer"]:  # drawn from the posterior; `fn` is it, or in a replayed model not
-        prior = msg["infer"][PRIOR]
-        if posterior.batch_shape != msg["fn"].batch_shape:
-            posterior = posterior.expand(msg["fn"].batch_shape)
-    else:
-        value = posterior.sample()
-    kl = neuron_kl(posterior, prior, value).expand(posterior.batch_shape)
-    prior_scale = _scale(prior).expand(posterior.batch_shape + posterior.event_shape)
-    alone = prior.base_dist if isinstance(prior, dist.Independent) else prior
-    prior_loc = None if isinstance(alone, UnitNormal) else _loc(prior)
-    return _loc(posterior), _scale(posterior), kl, prior_scale, prior_loc
-
-
-def _squared(values: Tensor) -> Tensor:
-    return unexpanded(values).square().expand(values.shape)
-
-
-def _loc(distribution: dist.Distribution) -> Tensor:
-    mean = distribution.mean
-    return precise(unexpanded(mean).detach()).expand(mean.shape)
-
-
-def _scale(distribution: dist.Distribution) -> Tensor:
-    """Return standard deviations, in memory of their own size where all rows share them."""
-    if isinstance(distribution, dist.Independent):
-        return _scale(distribution.base_dist)
-    known = isinstance(distribution, dist.Normal)
-    scale: Tensor = distribution.scale if known else distribution.variance.sqrt()
-    return precise(unexpanded(scale).detach()).expand(scale.shape)
+            earlier = layer.last() if step_of(msg["name"]) else ()
+            layer.update(*quantities(msg, posterior, self._pasts))
+            layer.follow(earlier)
 
 
 def record(model: Callable[..., Any] | None = None) -> Any:

@@ -218,7 +218,15 @@ def test_a_thousand_units_make_no_longer_a_table(table: Any) -> None:
 
 @pytest.mark.parametrize("mode", [mode for mode in CollapseMode if mode is not CollapseMode.LIVING])
 def test_every_illness_has_a_remedy(mode: CollapseMode) -> None:
-    controls = ("Thermostat", "FreeBits", "ScaleGuard", "EnergyBand", "Homeostat", "Projection")
+    controls = (
+        "PersistenceShare",
+        "Thermostat",
+        "FreeBits",
+        "ScaleGuard",
+        "EnergyBand",
+        "Homeostat",
+        "Projection",
+    )
     assert any(control in mode.remedy for control in controls)
     assert str(mode) == mode.value
 

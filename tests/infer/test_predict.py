@@ -13,7 +13,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from pyro_vdn.guides import NeuronGuide, without_neurons
-from pyro_vdn.models import DeepRegression, Forecaster, Regression
+from pyro_vdn.models import DeepRegression, Forecaster, Regression, StateSpace
 from torch import Tensor, nn
 
 import pyro_vdn.infer
@@ -22,12 +22,14 @@ from pyro_vdn.infer import SVI, LocalELBO, Prediction, log_density, predict
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.infer.prediction import mixture_log_probs
 from pyro_vdn.nn import (
+    AutoregressiveNormal,
     CategoricalLikelihood,
     LinearReadout,
     MultivariateNormalLikelihood,
     NormalLikelihood,
     NormalPosterior,
     OutputScale,
+    StandardNormal,
     VariationalNeurons,
 )
 from pyro_vdn.poutine import clamp, deterministic, dropout
@@ -410,3 +412,101 @@ def test_targets_of_another_shape_are_refused(function: str) -> None:
     keywords = {} if function == "log_density" else {"y": torch.zeros(4, 1)}
     with pytest.raises(InputError, match=r"y: expected shape \(4, 2\), got shape \(4, 1\)"):
         call(model, NeuronGuide(model), torch.zeros(4, 3), *arguments, **keywords)
+
+
+def sequences(**changes: Any) -> tuple[Any, NeuronGuide]:
+    return make(StateSpace(2, OUTPUTS, **{"num_units": 4, "hidden": 5, **changes}))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+@pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.parametrize("observation", ["normal", "negative_binomial"])
+def test_shapes_of_sequences(batch_size: int, steps: int, observation: Any) -> None:
+    model, guide = sequences(observation=observation)
+    x, y = torch.randn(5, steps, 2), torch.ones(5, steps, OUTPUTS)
+    prediction = predict(model, guide, x, y=y, num_samples=6, batch_size=batch_size)
+    assert prediction.draws.shape == (6, 5, steps, OUTPUTS)
+    assert prediction.mean.shape == prediction.log_prob_per_output.shape == (5, steps, OUTPUTS)
+    assert prediction.log_prob_joint.shape == (5,)
+    assert prediction.closed_form is None
+    per_output, joint = log_density(model, guide, x, y, num_samples=6, batch_size=batch_size)
+    assert per_output.shape == (5, steps, OUTPUTS)
+    assert joint.shape == (5,)
+
+
+@pytest.mark.parametrize("prior", [lambda: None, StandardNormal], ids=["memory", "none"])
+def test_densities_of_sequences_by_hand(prior: Any) -> None:
+    """The joint density is that of all steps; what is missing is NaN by itself, left out of it."""
+    model, guide = sequences(prior=prior())
+    x, y = torch.randn(3, 6, 2), torch.randn(3, 6, OUTPUTS)
+    x[0, 2], y[1, 3, 1], y[2] = math.nan, math.nan, math.nan
+    pyro.set_rng_seed(1)
+    prediction = predict(model, guide, x, y=y, num_samples=5)
+    pyro.set_rng_seed(1)
+    with torch.no_grad(), pyro.plate("draws", 5, dim=-4):
+        z = pyro.poutine.trace(guide).get_trace(x).nodes["neurons.z"]["value"]
+        log_prob = model.likelihood(model.readout(z)).log_prob(y)  # (draws, rows, time, outputs)
+    per_output = log_prob.exp().mean(0).log()
+    joint = log_prob.nan_to_num(nan=0.0).sum((-2, -1)).exp().mean(0).log()
+    torch.testing.assert_close(prediction.log_prob_per_output, per_output, equal_nan=True)
+    torch.testing.assert_close(prediction.log_prob_joint, joint)
+    assert (prediction.log_prob_per_output.isnan() == y.isnan()).all()
+    assert prediction.log_prob_joint[2] == 0
+
+
+def test_hyperparameters_are_shared_by_all_batches() -> None:
+    prior = AutoregressiveNormal(4, phi=dist.Uniform(0.0, 1.0), scale=dist.LogNormal(0.0, 1.0))
+    model, guide = sequences(prior=prior)
+    seen = []
+
+    class Watch(pyro.poutine.messenger.Messenger):
+        def _pyro_post_sample(self, msg: Any) -> None:
+            if msg["name"] == "neurons.prior.scale" and msg["value"].dim() > 1:
+                seen.append(msg["value"].flatten())
+
+    with Watch():
+        predict(model, guide, torch.randn(5, 7, 2), num_samples=6, batch_size=2)
+    assert len(seen) >= 3
+    assert len(seen[0]) == 6 * 4
+    for value in seen[1:]:
+        torch.testing.assert_close(value, seen[0], rtol=0, atol=0)
+
+
+def test_a_joint_outcome_is_missing_as_a_whole_or_not_at_all() -> None:
+    outcome = dist.MultivariateNormal(torch.randn(7, 5, 1, 2), torch.eye(2))
+    y = torch.randn(5, 2)
+    full = mixture_log_probs(outcome, y)[1]
+    y[3] = math.nan
+    _, joint = mixture_log_probs(outcome, y)
+    assert joint[3] == 0
+    torch.testing.assert_close(joint[:3], full[:3])
+    y[1, 0] = math.nan
+    with pytest.raises(InputError, match="y: expected all outputs of a joint distribution"):
+        mixture_log_probs(outcome, y)
+
+
+@pytest.mark.parametrize("method", ["x", "y"])
+def test_nan_is_for_models_that_read_it(method: str) -> None:
+    model, guide = make(Readout())
+    given = {"x": torch.randn(5, 2), "y": torch.randn(5, OUTPUTS)}
+    given[method][1, 1] = math.nan
+    with pytest.raises(InputError, match=f"{method}: expected finite values, got nan at"):
+        predict(model, guide, given["x"], y=given["y"])
+    reader, guide = sequences()
+    given = {"x": torch.randn(5, 7, 2), "y": torch.randn(5, 7, OUTPUTS)}
+    given[method][1, 1] = math.nan
+    twin = deterministic(reader)  # seen through an effect
+    assert torch.isfinite(predict(twin, NeuronGuide(twin), given["x"], num_samples=2).draws).all()
+    given[method][1, 1] = math.inf
+    with pytest.raises(InputError, match=f"{method}: expected finite values, or NaN"):
+        log_density(reader, guide, given["x"], given["y"])
+
+
+def test_refuses_an_outcome_without_rows() -> None:
+    def model(x: Tensor) -> Tensor:
+        shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+        with pyro.plate("outputs", OUTPUTS, dim=-1):
+            return pyro.sample("y", dist.Normal(shift, 1.0))
+
+    with pytest.raises(InputError, match="site 'y': expected 5 rows in the outermost plate"):
+        predict(model, lambda x: pyro.sample("shift", dist.Normal(0.0, 1.0)), torch.randn(5, 2))

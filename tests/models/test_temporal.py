@@ -1,4 +1,4 @@
-"""The state-space model: shapes, gaps, memory on and off, exactness where there is an exact answer."""
+"""The state-space model: shapes, gaps, memory on and off, exact where there is an exact answer."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from pyro_vdn.train.fit import FitResult, fit
 from pyro_vdn.train.lightning import import_lightning
 from pyro_vdn.train.options import FitOptions
 from pyro_vdn.train.parameters import count_parameters
+from pyro_vdn.train.sequence_draws import sequences_to_arviz
 
 if TYPE_CHECKING:
     from pyro_vdn.train.control import ControlCallback
@@ -29,6 +30,7 @@ __all__ = [
     "fit",
     "load_checkpoint",
     "save_checkpoint",
+    "sequences_to_arviz",
 ]
 
 _CALLBACKS = {"ControlCallback": "control", "HistoryCallback": "history"}

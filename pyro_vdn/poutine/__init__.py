@@ -3,6 +3,7 @@
 Each is a context manager and a wrapper of an unchanged model.
 """
 
+from pyro_vdn.poutine.autoregressive_cost import autoregressive_cost, window_scale
 from pyro_vdn.poutine.clamp import ClampMessenger, Held, clamp
 from pyro_vdn.poutine.deterministic import DeterministicMessenger, deterministic
 from pyro_vdn.poutine.dropout import DropoutMessenger, DroppedOut, dropout
@@ -26,10 +27,12 @@ __all__ = [
     "PosteriorMessenger",
     "RecordMessenger",
     "StreamingMoments",
+    "autoregressive_cost",
     "clamp",
     "deterministic",
     "dropout",
     "kl_weight",
     "penalize",
     "record",
+    "window_scale",
 ]

@@ -17,9 +17,11 @@ from pyro_vdn.nn.sites import (
     POSTERIOR,
     PRIOR,
     Message,
+    is_neuron,
     latent_site,
     layer_of,
     penalty_site,
+    step_of,
 )
 from pyro_vdn.poutine.messenger import NeuronMessenger, wrapped
 
@@ -59,6 +61,13 @@ class PenaltyMessenger(NeuronMessenger):
 
     def _pyro_post_sample(self, msg: Message) -> None:
         path = layer_of(msg["name"])
+        if path in self.costs and is_neuron(msg) and step_of(msg["name"]) is not None:
+            raise InputError(
+                f"penalty '{self.name}' of layer '{path}'",
+                expected="a layer that samples all of its steps at one site",
+                got=f"the step '{msg['name']}' of a loop over time",
+                hint='VariationalNeurons(..., steps="parallel"), the same density',
+            )
         if path not in self.costs or msg["name"] != latent_site(path) or msg["mask"] is False:
             return
         cost = self._cost(path, msg)
@@ -124,8 +133,8 @@ def penalize(
 
     Raises:
         InputError: When no costs are given, or for a name that is no identifier or is taken; and,
-            when it runs, for a cost of another shape, or neurons drawn by a
-            guide that does not take their layer's offer.
+            when it runs, for a cost of another shape, a layer that runs as a `pyro.markov` loop, or
+            neurons drawn by a guide that does not take their layer's offer.
 
     Example:
         >>> import torch

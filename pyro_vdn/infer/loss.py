@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,14 +200,21 @@ class SinglePassLoss(ELBO):
 
     def _terms(self, run: Pass) -> Terms:
         particles = self.particles_per_run
-        kl = {layer_of(site.name): self._per_unit(site.kl(), site) for site in run.neurons}
-        local = {layer_of(site.name): self._per_unit(site.log_prob(), site) for site in run.local}
-        penalty: dict[str, Tensor] = {}
-        for site in run.penalties:
-            path, paid = layer_of(site.name), self._per_unit(site.penalty(), site)
-            penalty[path] = penalty[path] + paid if path in penalty else paid
+        kl = self._by_layer(run.neurons, Site.kl)
+        local = self._by_layer(run.local, Site.log_prob)
+        penalty = self._by_layer(run.penalties, Site.penalty)
         others = torch.as_tensor(run.log_ratio_of_others() / particles)
         return Terms(self.log_likelihood(run), kl, local, penalty, others, self._elbo(run))
+
+    def _by_layer(
+        self, sites: Iterable[Site], value: Callable[[Site], Tensor]
+    ) -> dict[str, Tensor]:
+        """Return each layer's total per unit; one that runs step by step has a site per step."""
+        totals: dict[str, Tensor] = {}
+        for site in sites:
+            path, paid = layer_of(site.name), self._per_unit(value(site), site)
+            totals[path] = totals[path] + paid if path in totals else paid
+        return totals
 
     def _per_unit(self, values: Tensor, site: Site) -> Tensor:
         per_unit = values.expand(site.batch_shape).reshape(-1, site.batch_shape[-1]).sum(0)

@@ -9,11 +9,14 @@ from pyro_vdn.testing.cases import (
 )
 from pyro_vdn.testing.conjugate import ConjugateNeurons, orthogonal_columns
 from pyro_vdn.testing.kalman import LinearGaussianChain, Simulated
+from pyro_vdn.testing.memory import FixedNoise, MemoryNet
 from pyro_vdn.testing.states import same_state
 
 __all__ = [
     "ConjugateNeurons",
+    "FixedNoise",
     "LinearGaussianChain",
+    "MemoryNet",
     "NeuronStack",
     "Simulated",
     "hand_written_guide",

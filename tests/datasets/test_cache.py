@@ -47,7 +47,7 @@ def status(name):
     return next(row.status for row in describe() if row.name == name)
 
 
-@pytest.mark.parametrize("name", ["etth1", "energy"])
+@pytest.mark.parametrize("name", ["etth1", "energy", "co2"])
 def test_embedded_files_need_neither_net_nor_folder(name):
     assert fetch(name).is_file()
     assert status(name) == "embedded"

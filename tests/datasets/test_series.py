@@ -32,6 +32,18 @@ def test_etth2_is_read_like_etth1(monkeypatch):
     assert (etth2.values.tolist(), etth2.names) == ([[1.5, 2], [3, 4]], ("A", "OT"))
 
 
+def test_co2_is_the_published_series():
+    co2 = load_series("co2")
+    missing = co2.values[:, 0].isnan()
+    assert (co2.names, co2.step, len(co2)) == (("co2",), "1 week", 2284)
+    assert missing.nonzero().flatten()[:4].tolist() == [6, 9, 10, 11]
+    assert int(missing.sum()) == 59
+    torch.testing.assert_close(
+        co2.values[[0, 5, 7, -1], 0],
+        torch.tensor([316.1, 316.9, 317.5, 371.5], dtype=torch.float32),
+    )
+
+
 def test_unknown_series():
     with pytest.raises(InputError, match=r"series: expected one of .*got 'energy'"):
         load_series("energy")
@@ -48,3 +60,14 @@ def test_values_must_be_finite():
     values[3, 1] = torch.inf
     with pytest.raises(InputError, match="inf at row 3, column 'b'"):
         Series(values, ("a", "b"), "1 hour", "s")
+
+
+def test_gaps_are_nan_and_must_be_declared():
+    values = torch.zeros(5, 2)
+    values[3, 1] = torch.nan
+    assert len(Series(values, ("a", "b"), "1 hour", "s", has_gaps=True)) == 5
+    with pytest.raises(InputError, match="nan at row 3, column 'b'"):
+        Series(values, ("a", "b"), "1 hour", "s")
+    values[2, 0] = torch.inf
+    with pytest.raises(InputError, match="inf at row 2, column 'a'"):
+        Series(values, ("a", "b"), "1 hour", "s", has_gaps=True)

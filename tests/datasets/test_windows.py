@@ -213,3 +213,10 @@ def test_batch_size_must_be_positive():
     windows = Windows(torch.zeros(5, 1), "a", input_length=3, horizon=2)
     with pytest.raises(InputError, match="batch_size: expected at least 1, got 0"):
         windows.batches(0)
+
+
+def test_a_series_with_gaps_is_refused():
+    with pytest.raises(
+        InputError, match=r"series 'co2': .*got NaN at 59 of 2284 steps. Try: window_s"
+    ):
+        forecasting_windows(load_series("co2"))

@@ -76,10 +76,10 @@ def test_gaps_stay_where_they_are_and_change_nothing_else():
     expected = cut(whole).test
     gone = x.isnan()
     starts = torch.arange(154, 182)
-    assert torch.equal(gone.sum((1, 2)), ((starts <= 180) & (180 < starts + 15)).long())
-    same = ~gone & ~((starts <= 180) & (180 < starts + 6))[:, None, None]  # not in the context
+    assert torch.equal(gone.sum((1, 2)), ((starts <= 180) & (starts + 15 > 180)).long())
+    same = ~gone & ~((starts <= 180) & (starts + 6 > 180))[:, None, None]  # not in the context
     torch.testing.assert_close(x[same], expected.x[same])
-    assert torch.equal(y.isnan().any(-1).any(-1), (starts + 3 <= 180) & (180 < starts + 19))
+    assert torch.equal(y.isnan().any(-1).any(-1), (starts + 3 <= 180) & (starts + 19 > 180))
 
 
 def test_the_centre_is_that_of_what_was_measured():

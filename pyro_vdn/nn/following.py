@@ -26,6 +26,9 @@ def following(
     Raises:
         InputError: Where either is neither a chain nor a normal.
     """
+    if isinstance(posterior, dist.Independent) and isinstance(prior, dist.Independent):
+        inner = following(prior.base_dist, posterior.base_dist, mask.unsqueeze(-1))
+        return inner.to_event(posterior.reinterpreted_batch_ndims)
     where = mask.unsqueeze(-1)
     if isinstance(posterior, dist.Normal) and isinstance(prior, dist.Normal):
         loc = torch.where(where, posterior.loc, prior.loc)

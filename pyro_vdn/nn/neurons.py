@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Literal, get_args
 
 import pyro
 import pyro.distributions as dist
+import pyro.poutine
 import torch
 from pyro.poutine.indep_messenger import IndepMessenger
 from pyro.poutine.runtime import _PYRO_STACK
@@ -122,21 +124,21 @@ class VariationalNeurons(nn.Module):
         posterior = functools.cache(lambda: self._given(prior, h, mask))
         with NeuronPlate(sites.units_plate(path), self.shape.num_units):
             if not isinstance(prior, GaussianChain):
-                return self._sampled(path, h, prior, posterior)
+                return self._sampled(path, h, mask, prior, posterior)
             time = _time_plate(path, h)
             if self.steps == "parallel":
                 with time:
-                    return self._sampled(path, h, prior, posterior)
+                    return self._sampled(path, h, mask, prior, posterior)
             z = run_chain(path, prior, posterior)
-            if self.local_decoder is not None:
-                with time:
-                    self.local_decoder(sites.local_site(path), h, z)
+            with time:
+                self._reconstruct(path, h, mask, z)
             return z
 
     def _sampled(
         self,
         path: str,
         h: Tensor,
+        mask: Tensor | None,
         prior: dist.Distribution,
         posterior: Callable[[], dist.Distribution],
     ) -> Tensor:
@@ -144,10 +146,16 @@ class VariationalNeurons(nn.Module):
         output = LayerOutput(self._output_moments)
         infer = {sites.POSTERIOR: posterior, sites.OUTPUT: output}
         z: Tensor = pyro.sample(sites.latent_site(path), prior, infer=infer)
-        if self.local_decoder is not None:
-            self.local_decoder(sites.local_site(path), h, z)
+        self._reconstruct(path, h, mask, z)
         output.value = self._pooled(z)
         return output.value
+
+    def _reconstruct(self, path: str, h: Tensor, mask: Tensor | None, z: Tensor) -> None:
+        """Let each unit decode its own projection of the input, where there is any."""
+        if self.local_decoder is None:
+            return
+        with nullcontext() if mask is None else pyro.poutine.mask(mask=mask.unsqueeze(-1)):
+            self.local_decoder(sites.local_site(path), h, z)
 
     def _prior(self, h: Tensor) -> dist.Distribution:
         prior = self.prior(h)

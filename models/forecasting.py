@@ -63,8 +63,10 @@ class Forecaster(PyroModule):
         memory: Prior of the neurons over windows in sequence, such as
             ``AutoregressiveNormal(num_units, phi=0.95)``. One without memory, `StandardNormal()`,
             gives the same model of the same sequences with memory off. None for single windows.
-        posterior: Posterior of the neurons; by default `NormalPosterior` of the scale above, and
-            beside an `AutoregressiveNormal` the potential of a `FilteringPosterior`.
+        posterior: Posterior of the neurons; by default a `NormalPosterior` of the scale above, and
+            beside an `AutoregressiveNormal` a `FilteringPosterior` with it as potential. That one
+            has no summary: a long window tells of the past itself, and with memory on or off the
+            parameters are the same but for `phi` and `s`.
         scored_steps: Number of windows, the last of a sequence, that have forecasts and targets;
             None for all. The windows before them cost encoder and posterior, never the readout.
             Two windows of which one is scored are the window form of the source.
@@ -120,7 +122,7 @@ class Forecaster(PyroModule):
             normal = NormalPosterior("low_rank", rank=rank, initial_scale=initial_scale)
             posterior = normal
             if isinstance(memory, AutoregressiveNormal):
-                posterior = FilteringPosterior(normal)
+                posterior = FilteringPosterior(normal, summary_size=0)
         self.neurons = VariationalNeurons(hidden, num_units, prior=memory, posterior=posterior)
         self.readout = LinearReadout(num_units, horizon)
         self.likelihood = MultivariateStudentTLikelihood(

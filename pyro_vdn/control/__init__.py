@@ -20,6 +20,7 @@ from pyro_vdn.control.free_bits import FreeBits, free_bits_cost
 from pyro_vdn.control.guard import ScaleGuard, guarded_scale
 from pyro_vdn.control.homeostat import Homeostat, homeostatic_gain
 from pyro_vdn.control.layers import initial_scale_cost, neuron_layers, scale_cost
+from pyro_vdn.control.persistence_share import PersistenceShare, has_memory, share_weight
 from pyro_vdn.control.presets import homeostatic, projection_off, projection_on
 from pyro_vdn.control.projection import Projection, projection_gain
 from pyro_vdn.control.rescale import Rescaling
@@ -36,6 +37,7 @@ __all__ = [
     "FreeBits",
     "Homeostat",
     "KLSchedule",
+    "PersistenceShare",
     "Projection",
     "Rescaling",
     "ScaleGuard",
@@ -45,6 +47,7 @@ __all__ = [
     "cyclical_warmup",
     "free_bits_cost",
     "guarded_scale",
+    "has_memory",
     "heterogeneous_band",
     "hinge",
     "homeostatic",
@@ -61,5 +64,6 @@ __all__ = [
     "range_error",
     "regulated_weight",
     "scale_cost",
+    "share_weight",
     "watch",
 ]

@@ -15,6 +15,7 @@ from pyro_vdn.control.free_bits import FreeBits
 from pyro_vdn.control.guard import ScaleGuard
 from pyro_vdn.control.homeostat import Homeostat
 from pyro_vdn.control.layers import scale_cost
+from pyro_vdn.control.persistence_share import PersistenceShare
 from pyro_vdn.control.projection import Projection
 from pyro_vdn.control.thermostat import Thermostat
 from pyro_vdn.errors import InputError
@@ -167,6 +168,7 @@ _HANDS: tuple[tuple[str, tuple[type[Controller], ...]], ...] = (
     ("moves the band", (BandCalibration,)),
     ("frees the bits", (FreeBits,)),
     ("guards the scales", (ScaleGuard,)),
+    ("holds the share of memory", (PersistenceShare,)),
 )
 
 
@@ -188,8 +190,16 @@ def _shared(first: Controller, second: Controller) -> list[str]:
 
 
 def _refuse_contradiction(thermostat: Thermostat, other: Controller) -> None:
-    """Refuse ranges that no unit with a standard normal prior could satisfy together."""
+    """Refuse ranges that no unit could satisfy together, and two aims for one weight."""
     for path in _shared(thermostat, other):
+        if isinstance(other, PersistenceShare) and other.cost is None:
+            raise InputError(
+                "controllers",
+                expected=f"one controller that regulates the KL weights of layer '{path}'",
+                got="Thermostat and PersistenceShare, which would pull them two ways",
+                hint="keep one of them, or hold the share of a penalty: PersistenceShare(model, "
+                "autoregressive_cost(scale=0.3))",
+            )
         layer = thermostat.layers[path]
         if not isinstance(layer.prior, StandardNormal):
             continue

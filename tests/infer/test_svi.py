@@ -16,7 +16,7 @@ from pyro.infer import RenyiELBO, ReweightedWakeSleep, Trace_ELBO, TraceMeanFiel
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam
 from pyro_vdn.guides import NeuronGuide, without_neurons
-from pyro_vdn.models import Regression
+from pyro_vdn.models import Regression, StateSpace
 from torch import Tensor, nn
 
 from pyro_vdn.errors import InputError, NoTrainingError
@@ -367,3 +367,17 @@ def test_refuses_a_step_on_parameters_of_an_earlier_model(data: Any) -> None:
     svi = SVI(second, NeuronGuide(second), pyro_adam(nn.Identity()), loss=LocalELBO())
     with pytest.raises(NoTrainingError, match="of which none takes part in the loss"):
         svi.step(*data)
+
+
+@pytest.mark.filterwarnings("ignore:Encountered")
+def test_missing_steps_are_no_fault_of_the_data() -> None:
+    """Where a loss is not finite, NaN is blamed on data only if the model does not read it."""
+    model = StateSpace(2, num_units=3, hidden=4)
+    svi = SVI(model, NeuronGuide(model), pyro.optim.Adam({"lr": 1e-2}), loss=LocalELBO())
+    x, y = torch.randn(4, 6, 2), torch.randn(4, 6, 1)
+    x[0, 2], y[1, 3] = math.nan, math.nan
+    assert math.isfinite(svi.step(x, y))
+    with torch.no_grad():
+        model.readout.linear.bias.fill_(math.nan)
+    with pytest.raises(InputError, match="loss: expected a finite value"):
+        svi.step(x, y)

@@ -110,9 +110,8 @@ def _drawn(distribution: dist.Distribution, noise: Tensor) -> Tensor:
         return torch.where(distribution._mask, free, held)
     if isinstance(distribution, GaussianChain):
         return _drawn_chain(distribution, noise)
-    if isinstance(distribution, dist.Normal):
-        return distribution.loc + distribution.scale * noise
-    value: Tensor = distribution.mean
+    normal = isinstance(distribution, dist.Normal)
+    value: Tensor = distribution.mean + (distribution.scale * noise if normal else 0.0)
     return value
 
 

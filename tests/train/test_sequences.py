@@ -10,7 +10,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro_vdn.guides import NeuronGuide
+from pyro.infer.autoguide import AutoNormal
+from pyro_vdn.guides import NeuronGuide, without_neurons
 from pyro_vdn.models import Regression, StateSpace
 from torch import Tensor
 
@@ -196,3 +197,21 @@ def test_export_without_targets_and_of_rows(gaps: Any) -> None:
         sequences_to_arviz(rows, NeuronGuide(rows), torch.zeros(3, 1))
     with pytest.raises(InputError, match="site: expected one of"):
         sequences_to_arviz(model, NeuronGuide(model), gaps[0][:3], site="x")
+
+
+def test_hyperparameters_are_fitted_by_a_guide_of_their_own(
+    gaps: Any, options: Callable[..., Any]
+) -> None:
+    x, y = gaps
+    prior = AutoregressiveNormal(4, phi=dist.Uniform(0.0, 1.0), scale=dist.LogNormal(-1.0, 0.5))
+    model = make(prior=prior)
+    guide = NeuronGuide(model, others=AutoNormal(without_neurons(model)))
+    data = (x[:30], y[:30]), (x[30:], y[30:])
+    settings = options(max_steps=30, evaluate_every=15, learning_rate=3e-2)
+    result = fit(model, *data, guide=guide, options=settings, progress=False)
+    assert result.history[-1]["validation_nll"] < result.history[0]["validation_nll"]
+    medians = guide.others.median()
+    assert medians["neurons.prior.phi"].shape == (4,)
+    fresh = torch.full((4,), 0.5)
+    assert (medians["neurons.prior.phi"] - fresh).abs().max() > 0.02  # it has moved
+    assert predict(model, guide, x, num_samples=3, batch_size=16).draws.shape == (3, 40, 12, 2)

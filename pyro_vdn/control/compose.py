@@ -120,7 +120,8 @@ def compose(*controllers: Controller) -> Composed:
     the thermostat a `warmup` as long as the schedule's, or its weights wind up meanwhile with no
     effect. Penalties add up. `BandCalibration` moves the bands of whoever it shares them with. An
     `EnergyBand` pulls by gradients toward the band to which a `Homeostat` or `Projection` pulls by
-    hand: give both the same bands.
+    hand: give both the same bands. A `PersistenceShare` weights the KL of layers with memory as a
+    whole, and cannot share it with a `Thermostat`.
 
     Combinations that contradict each other are refused.
 

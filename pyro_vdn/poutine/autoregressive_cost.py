@@ -108,7 +108,7 @@ def window_scale(center: float | Tensor) -> float:
             got=f"mean {mean:g}",
             hint="(band.low + band.high) / 2",
         )
-    return min(max(0.8 * mean**0.5, 0.03), 1.0)
+    return min(max(0.8 * math.sqrt(mean), 0.03), 1.0)
 
 
 def _cost(
@@ -163,4 +163,4 @@ def _steps(posterior: dist.Distribution) -> int:
             got=f"shape {shape}",
             hint="a layer on torch.stack([earlier, current], -2), rows at dim -3 and time at -2",
         )
-    return shape[-2]
+    return int(shape[-2])

@@ -163,6 +163,8 @@ def _scale(distribution: dist.Distribution) -> Tensor:
     """Return standard deviations, in memory of their own size where all rows share them."""
     if isinstance(distribution, dist.Independent):
         return _scale(distribution.base_dist)
-    known = isinstance(distribution, dist.Normal)
-    scale: Tensor = distribution.scale if known else distribution.variance.sqrt()
-    return precise(unexpanded(scale).detach()).expand(scale.shape)
+    if isinstance(distribution, dist.Normal):
+        scale = distribution.scale
+        return precise(unexpanded(scale).detach()).expand(scale.shape)
+    variance = distribution.variance
+    return precise(unexpanded(variance).detach()).sqrt().expand(variance.shape)

@@ -14,7 +14,7 @@ from pyro_vdn.nn import AutoregressiveNormal, NormalPosterior, VariationalNeuron
 from pyro_vdn.nn.neurons import Steps
 
 
-class TrackingModel(PyroModule):  # type: ignore[misc]
+class TrackingModel(PyroModule):
     """Neurons that read a sequence step by step, and a linear readout with known noise.
 
     Args:

@@ -152,7 +152,7 @@ def test_batches_between_two_acts_are_averaged_and_others_not_noted() -> None:
     assert float(share.memory["log_ratio"][""]) == pytest.approx(expected, rel=1e-4)
 
 
-class Windows(PyroModule):  # type: ignore[misc]
+class Windows(PyroModule):
     """Neurons without memory on two windows of a series."""
 
     def __init__(self) -> None:

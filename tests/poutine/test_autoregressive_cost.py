@@ -25,7 +25,7 @@ from pyro_vdn.testing.sequences import TrackingModel
 UNITS = 4
 
 
-class Windows(PyroModule):  # type: ignore[misc]
+class Windows(PyroModule):
     """Ordinary neurons on windows of one series, rows at -3 and windows at -2."""
 
     def __init__(self, latent_dim: int = 1) -> None:

@@ -6,6 +6,7 @@ from pyro_vdn.diagnostics.calibration import CalibrationCurve, calibration_curve
 from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_report
 from pyro_vdn.diagnostics.history import QUANTITIES, TERMS, Drift, TrainingHistory
 from pyro_vdn.diagnostics.measure import unit_statistics
+from pyro_vdn.diagnostics.memory_share import memory_share
 from pyro_vdn.diagnostics.netcdf import load_netcdf, save_netcdf
 from pyro_vdn.diagnostics.persistence import UnitPersistence, carried_share, half_life
 from pyro_vdn.diagnostics.persistence_plots import plot_persistence
@@ -72,6 +73,7 @@ __all__ = [
     "half_life",
     "interval_width",
     "load_netcdf",
+    "memory_share",
     "mixture_log_density",
     "persistence_report",
     "pinball",

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pyro_vdn.bench import control_commands
+from pyro_vdn.bench import chain_commands, control_commands, memory_commands
 from pyro_vdn.bench import forecasting as forecasting_bench
 from pyro_vdn.bench import regression as regression_bench
 from pyro_vdn.bench.files import Out, save
@@ -28,6 +28,9 @@ for command in (
     control_commands.collapse,
     control_commands.regulation,
     control_commands.control_cost,
+    chain_commands.evidence,
+    chain_commands.nuts,
+    memory_commands.memory,
 ):
     app.command()(command)
 

@@ -132,9 +132,9 @@ def window_sequences(
 def _laid_out(rows: Tensor, window: int, horizon: int, steps: int) -> Sequences:
     """Cut `(starts, channels, length)` into windows and what follows each."""
     flat = rows.flatten(0, 1)
-    x = flat[:, : steps * window].unflatten(-1, (steps, window))
+    x = flat[:, : steps * window].reshape(-1, steps, window)
     y = flat[:, window:].unfold(-1, horizon, window)[:, :steps]
-    return Sequences(x.contiguous(), y.contiguous())
+    return Sequences(x, y.contiguous())
 
 
 def _check_lengths(**lengths: int) -> None:

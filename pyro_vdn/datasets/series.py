@@ -91,11 +91,11 @@ def load_series(name: str, *, dtype: torch.dtype = torch.float32) -> Series:
         values = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)  # (time, channels)
         names = tuple(f"rate{channel}" for channel in range(values.shape[1]))
         return Series(torch.as_tensor(values, dtype=dtype), names, "1 day", name)
-    names, values = _columns(text)
-    values = torch.as_tensor(values, dtype=dtype)
+    names, columns = _columns(text)
+    series = torch.as_tensor(columns, dtype=dtype)  # (time, channels)
     if name == "co2":
-        return Series(values, names, "1 week", name, has_gaps=True)
-    return Series(values, names, "1 hour", name, ETT_HOURLY)
+        return Series(series, names, "1 week", name, has_gaps=True)
+    return Series(series, names, "1 hour", name, ETT_HOURLY)
 
 
 def _columns(text: str) -> tuple[tuple[str, ...], np.ndarray]:

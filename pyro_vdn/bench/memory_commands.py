@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from pyro_vdn.bench.files import Out, save
-from pyro_vdn.bench.memory import NAMES, bench_memory
+from pyro_vdn.bench.memory import bench_memory
+from pyro_vdn.bench.memory_methods import NAMES
 from pyro_vdn.bench.memory_tables import memory_table
 from pyro_vdn.cli.errors import reported
 

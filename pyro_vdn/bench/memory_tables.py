@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyro_vdn.bench.memory import METHODS, ON
+from pyro_vdn.bench.memory_methods import METHODS, ON
 from pyro_vdn.bench.results import Estimate, collect, paired_difference
 
 Results = Mapping[str, Any]

@@ -11,21 +11,25 @@ import torch
 from torch.distributions import MultivariateNormal
 from typer.testing import CliRunner
 
-from pyro_vdn.bench import memory
+from pyro_vdn.bench import memory_training
 from pyro_vdn.bench.app import app
-from pyro_vdn.bench.memory import METHODS, ON, REGIMES, MemoryRecipe, build, score
+from pyro_vdn.bench.memory import REGIMES, bench_memory
 from pyro_vdn.bench.memory_data import (
     COMPLETE,
     DROPPED,
     EITHER,
     GAP,
+    SETTINGS,
     Setting,
     missing_windows,
     with_missing,
 )
+from pyro_vdn.bench.memory_methods import METHODS, ON, RECIPES, MemoryRecipe, build
 from pyro_vdn.bench.memory_model import step_features
 from pyro_vdn.bench.memory_tables import memory_table
+from pyro_vdn.bench.memory_training import score, train_method
 from pyro_vdn.datasets import Sequences
+from pyro_vdn.errors import InputError
 
 SMALL = Setting("co2", "co2", window=3, horizon=4, steps=12, context=4, strides=(1, 1))
 RECIPE = MemoryRecipe(hidden=8, recurrent_hidden=5, num_units=5)
@@ -41,7 +45,7 @@ def sequences(rows=6):
 
 
 def predicted(program, x):
-    return memory._predicted(program, x.float())
+    return memory_training._predicted(program, x.float())
 
 
 @pytest.mark.parametrize(("kind", "low", "high"), [(DROPPED, 0.27, 0.33), (GAP, 0.25, 0.35)])
@@ -129,8 +133,8 @@ def test_memory_grows_unsure_in_a_gap():
 
 @BY_NAME
 def test_methods_have_about_as_many_parameters(method):
-    for setting in memory.SETTINGS:
-        recipe = memory.RECIPES[setting.name]
+    for setting in SETTINGS:
+        recipe = RECIPES[setting.name]
         sizes = [
             sum(value.numel() for value in build(one, setting, recipe, 0)[0].parameters())
             for one in (METHODS[0], method)
@@ -160,7 +164,7 @@ def test_scores_are_those_of_the_normal_prediction(method):
 @pytest.mark.parametrize("method", [METHODS[0], METHODS[-1]], ids=lambda method: method.name)
 def test_training_keeps_the_weights_that_validated_best(method):
     parts, recipe = SMALL.load(), replace(RECIPE, max_steps=30, evaluations=3)
-    program, facts = memory.train_method(method, SMALL, parts, recipe, EITHER, 0)
+    program, facts = train_method(method, SMALL, parts, recipe, EITHER, 0)
     before = score(build(method, SMALL, recipe, 0)[1], parts.validation, EITHER, 4)["joint_nll"]
     after = score(program, parts.validation, EITHER, 4)["joint_nll"]
     assert after == facts["validation_nll"] < before
@@ -201,3 +205,8 @@ def test_table():
     lines = memory_table({"runs": runs}).splitlines()
     assert lines[2].startswith("| co2 | memory on | 1,234 | **1.500** ± 0.500 |")
     assert lines[3].startswith("| co2 | memory off | 1,234 | 2.100 (+0.600 ± 0.100) |")
+
+
+def test_unknown_data():
+    with pytest.raises(InputError, match=r"data: expected one of .*got 'etth1'. Try: 'etth1-day'"):
+        bench_memory(data=["etth1"])

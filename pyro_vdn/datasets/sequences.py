@@ -21,6 +21,7 @@ class Sequences(NamedTuple):
         y: What follows each of them, `(rows, steps, horizon)`.
 
     Example:
+        >>> import torch
         >>> Sequences(torch.zeros(5, 28, 24), torch.zeros(5, 28, 12)).x.shape
         torch.Size([5, 28, 24])
     """
@@ -88,6 +89,7 @@ def window_sequences(
             short for one sequence.
 
     Example:
+        >>> import torch
         >>> values = torch.arange(200.0)[:, None]
         >>> ramp = Series(values, ("a",), "1 day", "ramp")
         >>> parts = window_sequences(ramp, window=2, horizon=1, steps=5, context=2)

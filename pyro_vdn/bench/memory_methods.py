@@ -44,6 +44,7 @@ class Method:
 ON = "memory on"
 METHODS = (
     Method(ON, remembers=True, masked=True),
+    Method("memory on, carried forward", remembers=True),
     Method("memory off", masked=True),
     Method("memory off, carried forward"),
     Method("points, carried forward", deterministic=True),

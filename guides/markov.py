@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.chain import GaussianChain
 from pyro_vdn.nn.normals import unexpanded
+from pyro_vdn.nn.parts import bound
 from pyro_vdn.nn.posteriors import NormalPosterior
 from pyro_vdn.nn.potentials import Messages, backward_messages, updated
 from pyro_vdn.nn.shapes import LayerShape
@@ -61,7 +62,7 @@ class MarkovPosterior(nn.Module):
 
     def bind(self, shape: LayerShape) -> None:
         """Make the parameters for a layer of the given shape."""
-        self.potential.bind(shape._replace(in_features=self._make_features(shape)))
+        bound(self.potential, shape._replace(in_features=self._make_features(shape)))
 
     def _make_features(self, shape: LayerShape) -> int:
         """Make what gives the features that potentials read, and return their number."""
@@ -103,7 +104,9 @@ class MarkovPosterior(nn.Module):
             precision = torch.where(informed.unsqueeze(-1), precision, 0.0)
         shift = precision * potential.loc
         precision = precision.expand(*precision.shape[:-2], *shift.shape[-2:])
-        batch_shape = torch.Size(prior.batch_shape)
+        batch_shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+            prior.batch_shape, shift.shape
+        )
         return updated(prior, self.messages(prior, precision, shift), batch_shape)
 
     def informed(self, mask: Tensor | None) -> Tensor | None:

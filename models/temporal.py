@@ -7,14 +7,12 @@ from typing import Literal, get_args
 
 import pyro
 import pyro.poutine
-import torch
 from pyro.nn import PyroModule
 from pyro_vdn.guides.markov import FilteringPosterior
 from torch import Tensor, nn
 
 from pyro_vdn.nn import (
     AutoregressiveNormal,
-    GaussianChain,
     LinearReadout,
     MLPEncoder,
     NegativeBinomialLikelihood,
@@ -25,6 +23,7 @@ from pyro_vdn.nn import (
     VariationalNeurons,
 )
 from pyro_vdn.nn.observed import Observed, observed_steps, observed_values
+from pyro_vdn.nn.sequences import hyperparameters_drawn, sample_over_time
 from pyro_vdn.nn.shapes import check_choice, check_counts, check_sequences_at, check_targets
 
 Observation = Literal["student_t", "normal", "negative_binomial"]
@@ -101,12 +100,10 @@ class StateSpace(PyroModule):
         check_targets("y", y, x, self.readout.linear.out_features)
         inputs, targets = observed_steps("x", x), self._observed(y)
         h = self.encoder(inputs.values)
-        time = pyro.plate("time", x.shape[-2], dim=-2)
-        with self._hyperparameters(), pyro.plate("data", x.shape[-3], dim=-3):
-            # Neurons with memory bring the plate of their steps along.
-            with nullcontext() if self._remembers(h) else time:
-                z = self.neurons(h, inputs.mask)
-            with time, _masked(targets):
+        prior = self.neurons.prior
+        with hyperparameters_drawn(prior), pyro.plate("data", x.shape[-3], dim=-3):
+            z = sample_over_time(self.neurons, h, inputs.mask)
+            with pyro.plate("time", x.shape[-2], dim=-2), _masked(targets):
                 return self._sampled(z, targets)
 
     def _sampled(self, z: Tensor, targets: Observed | None) -> Tensor:
@@ -125,16 +122,6 @@ class StateSpace(PyroModule):
         if self.observation == "negative_binomial":
             check_counts("y", targets.values)
         return targets
-
-    def _hyperparameters(self) -> AbstractContextManager[None]:
-        """Draw what has a hyper-prior, once for all rows."""
-        prior = self.neurons.prior
-        return prior.drawn() if isinstance(prior, AutoregressiveNormal) else nullcontext()
-
-    def _remembers(self, h: Tensor) -> bool:
-        """Say whether the prior is one over time."""
-        with torch.no_grad():
-            return isinstance(self.neurons.prior(h[..., :1, :]), GaussianChain)
 
 
 def _likelihood(

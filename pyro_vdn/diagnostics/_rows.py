@@ -27,6 +27,7 @@ class Rows:
         targets: Whether there must be targets. Without, a batch or the whole may also be a tensor,
             or a tuple or list of it alone, which is then the input; the last one of several tensors
             is the target still, and is not used.
+        missing_allowed: Whether NaN stands for what is missing (`reads_missing`).
 
     Raises:
         InputError: For an iterator, which is empty after one round, or tensors of unequal length.
@@ -37,7 +38,9 @@ class Rows:
         [1024, 476]
     """
 
-    def __init__(self, batches: Batches, *, targets: bool = True) -> None:
+    def __init__(
+        self, batches: Batches, *, targets: bool = True, missing_allowed: bool = False
+    ) -> None:
         if isinstance(batches, Tensor) and not targets:
             batches = (batches,)
         if isinstance(batches, (Iterator, Tensor)) or not isinstance(batches, Iterable):
@@ -51,6 +54,7 @@ class Rows:
             _check_lengths(batches)
         self.batches = batches
         self.targets = targets
+        self.missing_allowed = missing_allowed
 
     def __iter__(self) -> Iterator[Sequence[Any]]:
         """Iterate over batches `(x, ..., y)`, each checked; `y` is None where there is none."""
@@ -63,7 +67,7 @@ class Rows:
                 raise self._no_batch(given)
             if not isinstance(batch[-1], Tensor) and (self.targets or batch[-1] is not None):
                 raise self._no_batch(given)
-            check_rows(batch[:-1], batch[-1])
+            check_rows(batch[:-1], batch[-1], missing_allowed=self.missing_allowed)
             yield batch
 
     def _no_batch(self, given: object) -> InputError:

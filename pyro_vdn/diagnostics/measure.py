@@ -15,6 +15,7 @@ from pyro_vdn.diagnostics.statistics import UnitStatistics
 from pyro_vdn.diagnostics.use import downstream_use
 from pyro_vdn.infer.evaluating import evaluating
 from pyro_vdn.infer.own_store import give_own_store
+from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.poutine import LayerRecord, record
 
 Program = Callable[..., Any]
@@ -68,7 +69,7 @@ def unit_statistics(
         >>> found["neurons"].band_shares().within
         1.0
     """
-    rows = Rows(batches, targets=use)
+    rows = Rows(batches, targets=use, missing_allowed=reads_missing(model))
     seen = record_rows(model, guide, rows, seed=seed)
     used = {}
     if use:

@@ -17,6 +17,7 @@ from pyro_vdn.diagnostics.persistence import Array, UnitPersistence
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.chain import GaussianChain
 from pyro_vdn.nn.markov import ChainStep
+from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.sites import PRIOR, Message, is_neuron, layer_of, step_of
 from pyro_vdn.poutine import StreamingMoments
 
@@ -133,7 +134,12 @@ def persistence_report(
         array([0.25, 1.64])
     """
     with _Priors() as priors:
-        seen = record_rows(model, guide, Rows(batches, targets=False), seed=seed)
+        seen = record_rows(
+            model,
+            guide,
+            Rows(batches, targets=False, missing_allowed=reads_missing(model)),
+            seed=seed,
+        )
     found = {}
     for path, prior in priors.by_layer.items():
         memory = memory_of(seen[path])

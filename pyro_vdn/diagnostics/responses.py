@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_vdn.diagnostics._rows import Batches, Rows
 from pyro_vdn.diagnostics.measure import record_rows
+from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.poutine import LayerRecord
 
 Array = NDArray[np.float64]
@@ -60,7 +61,13 @@ def unit_responses(
             units = _per_row(layer).double()  # (rows, units * latents)
             crossed.setdefault(path, _CrossMoments()).update(units, features)
 
-    found = record_rows(model, guide, Rows(batches, targets=False), seed=seed, on_batch=add)
+    found = record_rows(
+        model,
+        guide,
+        Rows(batches, targets=False, missing_allowed=reads_missing(model)),
+        seed=seed,
+        on_batch=add,
+    )
     return {
         path: _strongest(moments.correlation(), len(found[path].kl.mean))
         for path, moments in crossed.items()

@@ -15,6 +15,7 @@ from pyro_vdn.diagnostics.statistics import Use
 from pyro_vdn.infer import log_density
 from pyro_vdn.infer.evaluating import evaluating
 from pyro_vdn.infer.own_store import give_own_store
+from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.nn.sites import PRIOR, Message, layer_of
 from pyro_vdn.poutine import NeuronMessenger, record
@@ -84,7 +85,7 @@ def downstream_use(
     check_positive(num_samples=num_samples, max_rows=max_rows, batch_size=batch_size)
     give_own_store(model, guide)
     with own_noise(seed), evaluating(model, guide), torch.no_grad():
-        inputs, y = Rows(batches).spread(max_rows)
+        inputs, y = Rows(batches, missing_allowed=reads_missing(model)).spread(max_rows)
 
         def log_likelihood(effect: _PriorInstead) -> Tensor:  # (rows,)
             torch.manual_seed(seed)

@@ -46,8 +46,8 @@ def forecast(
         The prediction of the `horizon` steps, with draws `(draws, rows, horizon, outputs)`.
 
     Raises:
-        InputError: For a model that does not read missing steps, a horizon that is not positive, or
-            sequences or targets of another shape.
+        InputError: For a model that does not read missing steps or predicts the last ones alone, a
+            horizon that is not positive, or sequences or targets of another shape.
 
     Example:
         >>> import torch
@@ -72,6 +72,13 @@ def forecast(
         batch_size=max(1, 1024 // longer.shape[1]) if batch_size is None else batch_size,
         site=site,
     )
+    if prediction.draws.shape[2] < longer.shape[1]:
+        raise InputError(
+            "model",
+            expected="one that predicts every step of its sequences",
+            got=f"{prediction.draws.shape[2]} of {longer.shape[1]} steps",
+            hint="Forecaster(..., scored_steps=None)",
+        )
     per_output = prediction.log_prob_per_output
     return Prediction(
         prediction.draws[:, :, -horizon:],

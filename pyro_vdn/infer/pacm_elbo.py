@@ -111,7 +111,8 @@ class PACmELBO(SinglePassLoss):
                     f"marginal offered at site '{site.name}'",
                     expected="one that reads what a layer of neurons passed on",
                     got="another tensor, or neurons that another guide draws",
-                    hint="`z = neurons(h); readout.offer(z, likelihood)`, or closed_form=False",
+                    hint="`z = neurons(h); readout.offer(z, likelihood)`, for neurons over time "
+                    'with steps="parallel"; or closed_form=False',
                 )
         return {site.name: marginal for site in sites if (marginal := integrate_read(run, site))}
 

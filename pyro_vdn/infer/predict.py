@@ -34,7 +34,7 @@ from pyro_vdn.infer.prediction import (
 from pyro_vdn.infer.single_pass import Program, run_single_pass
 from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_positive, check_rows
-from pyro_vdn.nn.sites import MARGINAL
+from pyro_vdn.nn.sites import DRAWS, MARGINAL
 
 Inputs = Tensor | Sequence[Tensor]
 
@@ -239,7 +239,7 @@ def _outcome(
     of rows go into `shared`, or come from it where it holds them.
     """
     dim = -1 - guess_max_plate_nesting(model, inputs)
-    with pyro.plate("_num_predictive_samples", num_samples, dim=dim):
+    with pyro.plate(DRAWS, num_samples, dim=dim):
         with pyro.poutine.replay(trace=shared):
             guide_trace = pyro.poutine.trace(guide).get_trace(*inputs)
         replayed = pyro.poutine.replay(model, trace=guide_trace)

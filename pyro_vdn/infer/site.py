@@ -128,5 +128,6 @@ def check_plates(site: Site) -> None:
                 f"site '{site.name}'",
                 expected="every batch dimension in a plate",
                 got=f"dimension {dim} of size {site.batch_shape[dim]} in none",
-                hint='`with pyro.plate("data", x.shape[-2], dim=-2):` around it, or `.to_event(1)`',
+                hint=f'`with pyro.plate("data", {site.batch_shape[dim]}, dim={dim}):` around it, '
+                "or `.to_event(1)`",
             )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+import pyro
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,16 @@ from pyro_vdn.errors import InputError
 from pyro_vdn.nn import sites
 from pyro_vdn.nn.chain import GaussianChain
 from pyro_vdn.nn.hyper import Hyperparameters, check_support, draw_global
-from pyro_vdn.nn.shapes import LayerShape, check_positive
-from pyro_vdn.nn.stationary import levinson, partial_autocorrelations, unexplained
+from pyro_vdn.nn.shapes import LayerShape, check_not_negative, check_positive
+from pyro_vdn.nn.stationary import (
+    free_from_partials,
+    levinson,
+    partial_autocorrelations,
+    partials_from_free,
+    precise,
+    unexplained,
+)
 
-#: Learned partial autocorrelations stay this far inside (-1, 1), where variances are finite.
-_MARGIN = 1e-5
 _LEARNABLE = ("phi", "scale")
 
 
@@ -42,13 +48,16 @@ class AutoregressiveNormal(nn.Module):
             ``("phi", "scale")``.
         min_scale: Floor under the scale.
 
-    With hyper-priors there are global latent sites ``<path>.phi`` and ``<path>.scale``, of batch
-    shape `(num_units,)` in the plate ``<path>.units``. A layer outside of all plates draws them
-    itself; elsewhere enter `drawn()` before the plates.
+    With hyper-priors there are global latent sites ``<path>.phi`` and ``<path>.scale`` of batch
+    shape `(num_units,)`, in plates of their own; ``<path>`` is that of this prior, such as
+    ``neurons.prior``, read off the running modules. Above order 1 the latent site is
+    ``<path>.partials``, the partial autocorrelations, and ``<path>.phi`` follows from it. A layer
+    outside of all plates draws them itself; elsewhere enter `drawn()` before the plates.
 
     Raises:
-        InputError: For coefficients that are not stationary, a scale that is not above its floor, a
-            hyper-prior that leaves (-1, 1), or another number of units than the layer's.
+        InputError: For coefficients that are not stationary, or whose partial autocorrelations come
+            within 1e-5 of -1 or 1; a scale that is not finite and above its floor; a hyper-prior
+            that leaves (-1, 1); or another number of units than the layer's.
 
     Example:
         >>> from pyro_vdn.nn import VariationalNeurons
@@ -78,9 +87,10 @@ class AutoregressiveNormal(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(num_units=num_units, order=order)
+        check_not_negative(min_scale=min_scale)
         self.num_units, self.order, self.min_scale = num_units, order, min_scale
         self._drawn: Hyperparameters | None = None
-        learned = _learned(learn)
+        learned = _learned(learn, phi=phi, scale=scale)
         self.phi_prior = phi if isinstance(phi, dist.Distribution) else None
         self.scale_prior = scale if isinstance(scale, dist.Distribution) else None
         partials = None
@@ -88,7 +98,8 @@ class AutoregressiveNormal(nn.Module):
             check_support("phi", phi, -1.0, 1.0)
         else:
             partials = partial_autocorrelations(_coefficients(phi, num_units, order))
-            self._keep("raw_partials", _raw_partials(partials), "phi" in learned)
+            self._keep("raw_partials", free_from_partials(partials), "phi" in learned)
+            partials = partials_from_free(self.raw_partials)  # as rounded
         if isinstance(scale, dist.Distribution):
             check_support("scale", scale, 0.0, math.inf)
         else:
@@ -110,13 +121,20 @@ class AutoregressiveNormal(nn.Module):
                     hint="scale=pyro.distributions.LogNormal(-1.0, 1.0)",
                 )
             scale = unexplained(partials)[..., -1].sqrt()
-        values = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(self.num_units)
-        above = values - self.min_scale
-        if not bool((above > 0).all()):
+        values = _numbers("scale", scale)
+        if values.shape not in ((), (self.num_units,)):
+            raise InputError(
+                "scale",
+                expected=f"a number or shape ({self.num_units},)",
+                got=f"shape {tuple(values.shape)}",
+                hint="scale=0.3",
+            )
+        above = values.expand(self.num_units) - self.min_scale
+        if not bool((above > 0).all() and above.isfinite().all()):
             raise InputError(
                 "scale",
                 expected=f"innovation scales above min_scale={self.min_scale}",
-                got=f"{float(values.min())}",
+                got=str(values.tolist()),
                 hint="raise scale or lower min_scale",
             )
         return above + torch.log(-torch.expm1(-above))
@@ -157,35 +175,53 @@ class AutoregressiveNormal(nn.Module):
         if self.order > 1:
             later = coefficients.expand(*coefficients.shape[:-3], time - steps, -1, -1)
             coefficients = torch.cat([*rows[:steps], later], -3)
-        return GaussianChain(coefficients, None, scales)
+        dtype = self._dtype(h.dtype)
+        coefficients, scales = coefficients.to(h.device, dtype), scales.to(h.device, dtype)
+        return GaussianChain(coefficients, None, scales, validate_args=False)
 
     def coefficients(self) -> Tensor:
         """Return the autoregressive coefficients `phi`, `(num_units, order)`.
 
-        Hyperparameters that are latent are known inside of `drawn()` only.
+        Hyperparameters that are latent are known inside of `drawn()` only, where those of particles
+        come with dimensions to the left.
         """
-        return levinson(self._known().partials)[-1].squeeze(-3)
+        return self._as_own(levinson(self._known().partials)[-1].squeeze(-3))
 
     def innovation_scale(self) -> Tensor:
         """Return the innovation scale `s`, `(num_units,)`."""
-        return self._known().scale.squeeze(-2)
+        return self._as_own(self._known().scale.squeeze(-2))
 
     def stationary_scale(self) -> Tensor:
         """Return each unit's prior standard deviation at any step, `(num_units,)`."""
         partials, scale = self._known()
-        return (scale / unexplained(partials)[..., -1].sqrt()).squeeze(-2)
+        return self._as_own((scale / unexplained(partials)[..., -1].sqrt()).squeeze(-2))
+
+    def _as_own(self, values: Tensor) -> Tensor:
+        return values.to(self._dtype(torch.get_default_dtype()))
+
+    def _dtype(self, default: torch.dtype) -> torch.dtype:
+        """Return the dtype of what is learned or fixed, or the default where all is drawn."""
+        own = (*self.parameters(), *self.buffers())
+        return own[0].dtype if own else default
+
+    def extra_repr(self) -> str:
+        """Say the sizes, and what has a hyper-prior, in the module's printed form."""
+        priors = {"phi": self.phi_prior, "scale": self.scale_prior}
+        given = [f"{name}={prior}" for name, prior in priors.items() if prior is not None]
+        return ", ".join([str(self.num_units), f"order={self.order}", *given])
 
     @contextmanager
     def drawn(self) -> Iterator[None]:
         """Draw the hyperparameters here, and keep them for the layer's run inside.
 
-        Enter it before the plates of rows: ``with layer.prior.drawn(), pyro.plate("data", ...):``.
+        Enter it before the plates of rows: ``with layer.prior.drawn(), pyro.plate("data", ...):``,
+        in the ``forward`` of the module that holds the layer, from which sites have their names.
         """
-        self._drawn = self._draw()
+        outer, self._drawn = self._drawn, self._hyperparameters()
         try:
             yield
         finally:
-            self._drawn = None
+            self._drawn = outer
 
     def _hyperparameters(self) -> Hyperparameters:
         return self._draw() if self._drawn is None else self._drawn
@@ -205,39 +241,53 @@ class AutoregressiveNormal(nn.Module):
         path = sites.attribute_path(self)
         units = self.num_units
         if self.phi_prior is None:
-            partials = (1 - _MARGIN) * torch.tanh(self.raw_partials)
+            partials = partials_from_free(self.raw_partials)
         elif self.order == 1:
             partials = draw_global(path, "phi", self.phi_prior, (units,)).unsqueeze(-1)
         else:
-            partials = draw_global(path, "phi", self.phi_prior, (units, self.order))
+            partials = draw_global(path, "partials", self.phi_prior, (units, self.order))
+            pyro.deterministic(sites.hyper_site(path, "phi"), levinson(partials)[-1])
         if self.scale_prior is None:
-            scale = self.min_scale + F.softplus(self.raw_scale)
+            scale = self.min_scale + F.softplus(precise(self.raw_scale))
         else:
             scale = draw_global(path, "scale", self.scale_prior, (units,))
         # Draws of particles have a dimension for time already.
         return Hyperparameters(
-            partials if partials.dim() > 2 else partials.unsqueeze(-3),
-            scale if scale.dim() > 1 else scale.unsqueeze(-2),
+            precise(partials if partials.dim() > 2 else partials.unsqueeze(-3)),
+            precise(scale if scale.dim() > 1 else scale.unsqueeze(-2)),
         )
 
 
-def _learned(learn: bool | Collection[str]) -> Collection[str]:
+def _learned(learn: bool | Collection[str], **given: object) -> Collection[str]:
     if isinstance(learn, bool):
         return _LEARNABLE if learn else ()
     unknown = sorted(set(learn) - set(_LEARNABLE))
-    if isinstance(learn, str) or unknown:
+    latent = [name for name in learn if isinstance(given.get(name), dist.Distribution)]
+    if isinstance(learn, str) or unknown or latent:
         raise InputError(
             "learn",
-            expected=f"True, False, or a collection of {_LEARNABLE}",
+            expected=f"True, False, or a collection of {_LEARNABLE} without hyper-priors",
             got=repr(learn),
-            hint='learn=("phi",)',
+            hint='learn=("phi",) beside a number or tensor phi',
         )
     return learn
 
 
+def _numbers(what: str, values: float | Tensor) -> Tensor:
+    try:
+        return torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            what,
+            expected="a number, a tensor or a distribution",
+            got=repr(values),
+            hint=f"{what}=0.9",
+        ) from error
+
+
 def _coefficients(phi: float | Tensor, num_units: int, order: int) -> Tensor:
     """Return coefficients `(num_units, order)`."""
-    values = torch.as_tensor(phi, dtype=torch.get_default_dtype())
+    values = _numbers("phi", phi)
     if values.dim() == 0:
         return F.pad(values.expand(num_units, 1), (0, order - 1))
     if order == 1 and values.shape == (num_units,):
@@ -250,7 +300,3 @@ def _coefficients(phi: float | Tensor, num_units: int, order: int) -> Tensor:
             hint="a row of `order` coefficients, the latest lag first",
         )
     return values.expand(num_units, order)
-
-
-def _raw_partials(partials: Tensor) -> Tensor:
-    return torch.atanh((partials / (1 - _MARGIN)).clamp(-1 + 1e-7, 1 - 1e-7))

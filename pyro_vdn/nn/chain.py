@@ -29,8 +29,14 @@ class GaussianChain(TorchDistribution):
         offset: `b`, broadcastable to `(..., time, units)`, or None for 0.
         scale: `c`, positive, `(..., time, units)`.
 
+        batch_shape: A larger batch shape, `(..., time, units)`, of independent copies.
+        validate_args: Whether to check that scales are positive.
+
     Shape:
         Batch shape `(..., time, units)`, event shape `()`.
+
+    Raises:
+        InputError: For coefficients without a place for time.
 
     Example:
         >>> chain = GaussianChain(torch.full((1, 2, 1), 0.5), None, torch.ones(3, 2))
@@ -41,7 +47,7 @@ class GaussianChain(TorchDistribution):
     """
 
     has_rsample = True
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 - torch's
+    arg_constraints = {"scale": constraints.positive}  # noqa: RUF012 - torch's
     support = constraints.real
 
     def __init__(
@@ -51,19 +57,25 @@ class GaussianChain(TorchDistribution):
         scale: Tensor,
         *,
         batch_shape: torch.Size | None = None,
+        validate_args: bool | None = None,
     ) -> None:
         self.coefficients = coefficients
         self.is_centred = offset is None
-        self._means: dict[bool, Tensor] = {}
         self.offset = scale.new_zeros(()) if offset is None else offset
-        self.scale = scale
-        shape: torch.Size = (
-            batch_shape
-            or torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+        if batch_shape is None:
+            batch_shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
                 coefficients.shape[:-1], self.offset.shape, scale.shape
             )
-        )
-        super().__init__(shape, torch.Size(), validate_args=False)
+        if len(batch_shape) < 2:
+            raise InputError(
+                "GaussianChain",
+                expected="coefficients (..., time or 1, units, order)",
+                got=f"shape {tuple(coefficients.shape)}",
+                hint="`phi.unsqueeze(-1)` for `phi` of shape (1, units)",
+            )
+        # Recurrences run along the scale's own time, which may not be left to broadcasting.
+        self.scale = scale.expand(*scale.shape[:-2], *batch_shape[-2:])
+        super().__init__(batch_shape, torch.Size(), validate_args=validate_args)
 
     @property
     def order(self) -> int:
@@ -74,7 +86,9 @@ class GaussianChain(TorchDistribution):
         """Return independent copies of the chain over a larger batch; time and units stay."""
         shape = torch.Size(batch_shape)
         offset = None if self.is_centred else self.offset
-        return GaussianChain(self.coefficients, offset, self.scale, batch_shape=shape)
+        return GaussianChain(
+            self.coefficients, offset, self.scale, batch_shape=shape, validate_args=False
+        )
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's
         """Draw all steps of all chains, with a gradient to all parameters."""
@@ -97,11 +111,8 @@ class GaussianChain(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Mean of each step, `(..., time, units)`; the chain remembers it for whoever asks next."""
-        grad = torch.is_grad_enabled()
-        if grad not in self._means:
-            self._means[grad] = solved(self.coefficients, self.offset.expand(self.batch_shape))
-        return self._means[grad]
+        """Mean of each step, `(..., time, units)`."""
+        return solved(self.coefficients, self.offset.expand(self.batch_shape))
 
     @property
     def variance(self) -> Tensor:
@@ -123,14 +134,12 @@ def as_chain(distribution: dist.Distribution) -> GaussianChain:
         return distribution
     if not isinstance(distribution, dist.Normal):
         raise InputError(
-            "posterior of neurons with memory",
+            "prior or posterior of neurons that run step by step or miss input",
             expected="a Normal or a GaussianChain",
             got=type(distribution).__name__,
-            hint="NormalPosterior(), or a guide of pyro_vdn.guides.markov",
+            hint='NormalPosterior() or one of pyro_vdn.guides.markov; or steps="parallel", no mask',
         )
     nothing = distribution.loc.new_zeros((1, distribution.batch_shape[-1], 1))
     scale = unexpanded(distribution.scale)
-    scale = scale.expand(*scale.shape[:-2], *distribution.batch_shape[-2:])
-    return GaussianChain(
-        nothing, distribution.loc, scale, batch_shape=torch.Size(distribution.batch_shape)
-    )
+    shape = torch.Size(distribution.batch_shape)
+    return GaussianChain(nothing, distribution.loc, scale, batch_shape=shape, validate_args=False)

@@ -61,7 +61,8 @@ def chain_kl(q: dist.Distribution, p: GaussianChain) -> Tensor:
     distance = carried(weights, past_mean) + offset
     precision = 0.5 / p.scale.square()
     kl = distance.square() * precision + _rest(q, p, spread, precision)
-    return kl.expand(q.batch_shape)
+    shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)  # type: ignore[no-untyped-call]
+    return kl.expand(shape)
 
 
 def chain_unit_kl(q: dist.Distribution, p: GaussianChain) -> Tensor:
@@ -131,7 +132,18 @@ class _SquaredError(torch.autograd.Function):
     `b` and `m` are `(rows, time, units)`, `w` is `(time, units)`, and so is the result.
     """
 
-    generate_vmap_rule = True
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        batch = (
+            values.unsqueeze(0) if dim is None else values.movedim(dim, 0)
+            for values, dim in zip(inputs, in_dims, strict=True)
+        )
+        offset, mean, weights = batch
+        error = offset + weights.unsqueeze(1) * lagged(mean, 1)
+        error = error.expand(info.batch_size, *error.shape[1:])
+        return (error.square().sum(1), error), (0, 0)
 
     @staticmethod
     def forward(offset: Tensor, mean: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,17 +153,16 @@ class _SquaredError(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, mean, weights = inputs
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(mean, weights, output[1])
+        ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, weights, error = ctx.saved_tensors
+        offset, mean, weights, error = ctx.saved_tensors
+        if torch.is_grad_enabled():  # second derivatives go through the error too
+            error = offset + weights * lagged(mean, 1)
         to_offset = error * (2 * grad)
-        to_mean = torch.empty_like(mean)
-        torch.mul(to_offset[:, 1:], weights[1:], out=to_mean[:, :-1])
-        to_mean[:, -1] = 0
+        to_mean = F.pad(to_offset[:, 1:] * weights[1:], (0, 0, 0, 1))
         to_weights = product_sum(to_offset[:, 1:], mean[:, :-1], weights[1:].shape)
         return to_offset, to_mean, F.pad(to_weights, (0, 0, 1, 0))
 

@@ -32,7 +32,8 @@ def following(
     where = mask.unsqueeze(-1)
     if isinstance(posterior, dist.Normal) and isinstance(prior, dist.Normal):
         loc = torch.where(where, posterior.loc, prior.loc)
-        return dist.Normal(loc, torch.where(where, posterior.scale, prior.scale))
+        scale = torch.where(where, posterior.scale, prior.scale)
+        return dist.Normal(loc, scale, validate_args=False)
     q, p = as_chain(posterior), as_chain(prior)
     order = max(q.order, p.order)
     return GaussianChain(
@@ -42,4 +43,5 @@ def following(
         torch.where(where, q.offset, p.offset),
         torch.where(where, q.scale, p.scale),
         batch_shape=torch.Size(posterior.batch_shape),
+        validate_args=False,
     )

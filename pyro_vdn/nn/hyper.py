@@ -48,7 +48,7 @@ def check_support(what: str, prior: dist.Distribution, low: float, high: float) 
             what,
             expected=f"a scalar hyper-prior on ({low}, {high})",
             got=f"{type(prior).__name__} of shape {shape} on {support}",
-            hint="dist.Uniform(-1.0, 1.0) for phi, dist.LogNormal(-1.0, 1.0) for a scale",
+            hint="dist.Uniform(-1.0, 1.0) or dist.AffineBeta for phi, dist.LogNormal for a scale",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,9 +13,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import register_kl
 
+from pyro_vdn.errors import InputError
 from pyro_vdn.nn.chain import GaussianChain, as_chain
 from pyro_vdn.nn.lags import widened
-from pyro_vdn.nn.sites import POSTERIOR, Message, latent_site
+from pyro_vdn.nn.sites import POSTERIOR, Message, latent_site, step_plate
 
 
 class PastMoments(NamedTuple):
@@ -48,7 +50,7 @@ class PastMoments(NamedTuple):
         a = widened(step.on_past.coefficients, self.mean.shape[-1])
         cross = (self.covariance @ a.unsqueeze(-1)).squeeze(-1)
         variance = (a * cross).sum(-1) + step.scale.square()
-        return self._moved((a * self.mean).sum(-1) + step.on_past.offset, variance, cross)
+        return self._moved(step.mean_over_past(self), variance, cross)
 
     def after_value(self, value: Tensor) -> PastMoments:
         """Return those after a step that an observation fixed."""
@@ -119,26 +121,55 @@ class ChainStep(dist.Normal):
         Args:
             chain: The chain.
             time: The step.
-            past: Values of earlier steps, the latest first, each `(..., 1, units)`.
+            past: Values of all earlier steps, each `(..., 1, units)`.
             moments: Their moments under the chain, where it is a posterior.
         """
-        a, b = _at(chain.coefficients, time, -3), _at(chain.offset, time, -2)
-        loc = sum((a[..., lag] * value for lag, value in enumerate(past[: chain.order])), b)
+        a, b = at_step(chain.coefficients, time, -3), at_step(chain.offset, time, -2)
+        latest_first = past[: -chain.order - 1 : -1]
+        loc = sum((a[..., lag] * value for lag, value in enumerate(latest_first)), b)
         shape = torch.Size((*chain.batch_shape[:-2], 1, chain.batch_shape[-1]))
         shape = torch.broadcast_shapes(shape, loc.shape)  # type: ignore[no-untyped-call]
-        scale = _at(chain.scale, time, -2)
+        scale = at_step(chain.scale, time, -2)
         return cls(loc.expand(shape), scale.expand(shape), Dependence(a, b, moments))
+
+    def mean_over_past(self, moments: PastMoments) -> Tensor:
+        """Return the mean of the step where the past has these moments, `(..., 1, units)`."""
+        a = widened(self.on_past.coefficients, moments.mean.shape[-1])
+        return (a * moments.mean).sum(-1) + self.on_past.offset
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> ChainStep:
         """Return the same step over a larger batch."""
         return ChainStep(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.on_past)
 
 
-def _at(values: Tensor, time: int, dim: int) -> Tensor:
-    """Return the values of a step, its dimension kept, where they vary over time at all."""
+def at_step(values: Tensor, time: int, dim: int) -> Tensor:
+    """Return the values of a step, its dimension kept, where they vary over time at all.
+
+    Args:
+        values: Values with time at `dim`, or of size 1 there, or without that dimension.
+        time: The step.
+        dim: The dimension of time, negative.
+    """
     if values.dim() < -dim or values.shape[dim] == 1:
         return values
     return values.narrow(dim, time, 1)
+
+
+def marginal_mean(distribution: dist.Distribution) -> Tensor:
+    """Return the mean of a posterior, for a step of a chain that over its past.
+
+    Args:
+        distribution: A posterior that a layer offers.
+
+    Returns:
+        Means, of batch and event shape.
+    """
+    if isinstance(distribution, ChainStep) and distribution.on_past.moments is not None:
+        return distribution.mean_over_past(distribution.on_past.moments).expand(
+            distribution.batch_shape
+        )
+    mean: Tensor = distribution.mean
+    return mean
 
 
 def step_kl(q: ChainStep, p: ChainStep) -> Tensor:
@@ -178,58 +209,64 @@ def run_chain(
 
     Returns:
         The values of all steps, `(..., time, units)`.
+
+    Raises:
+        InputError: For a weight or mask per step, which one site per step cannot tell apart.
     """
-    values: list[Tensor] = []
-    moments: PastMoments | None = None
-    for time in pyro.markov(range(prior.batch_shape[-2]), history=prior.order):
-        past = values[: -prior.order - 1 : -1]
-        offer = _Offer(posterior, time, past, moments, prior.order)
-        with _Observed() as seen:
-            value: Tensor = pyro.sample(
-                latent_site(path, time), ChainStep.of(prior, time, past), infer={POSTERIOR: offer}
-            )
-        values.append(value)
-        moments = offer.after(value if seen.observed else None)
-    return torch.cat(values, -2)
+    walk = _Walk(prior, posterior)
+    with pyro.plate(step_plate(path), 1, dim=-2):  # each step keeps the place of time
+        for time in pyro.markov(range(prior.batch_shape[-2]), history=prior.order):
+            offer = functools.cache(functools.partial(walk.posterior_step, time))
+            step = ChainStep.of(prior, time, walk.values)
+            with _Effects() as effects:
+                value: Tensor = pyro.sample(latent_site(path, time), step, infer={POSTERIOR: offer})
+            walk.values.append(value)
+            walk.observed.append(effects.observed)
+    lead = torch.broadcast_shapes(*(value.shape for value in walk.values))  # type: ignore[no-untyped-call]
+    return torch.cat([value.expand(lead) for value in walk.values], -2)
 
 
-class _Offer:
-    """The posterior of a step, made when it is first asked for."""
+class _Walk:
+    """A run over the steps: values, and the moments of the past where someone asks for them."""
 
-    def __init__(
-        self,
-        posterior: Callable[[], dist.Distribution],
-        time: int,
-        past: list[Tensor],
-        moments: PastMoments | None,
-        order: int,
-    ) -> None:
-        self._posterior, self._time, self._past = posterior, time, past
-        self._moments, self._order = moments, order
-        self._step: ChainStep | None = None
+    def __init__(self, prior: GaussianChain, posterior: Callable[[], dist.Distribution]) -> None:
+        self._prior, self._posterior = prior, posterior
+        self.values: list[Tensor] = []
+        self.observed: list[bool] = []
+        self._moments: list[PastMoments] = []
 
-    def __call__(self) -> ChainStep:
-        if self._step is None:
-            chain = as_chain(self._posterior())
-            if self._moments is None:
-                like = _at(chain.scale.expand(chain.batch_shape), self._time, -2)
-                self._moments = PastMoments.nothing(like, max(self._order, chain.order))
-            self._step = ChainStep.of(chain, self._time, self._past, self._moments)
-        return self._step
+    def posterior_step(self, time: int) -> ChainStep:
+        """Return the posterior of a step, given the values of those before."""
+        chain = as_chain(self._posterior())
+        if not self._moments:
+            like = at_step(chain.scale.expand(chain.batch_shape), 0, -2)
+            order = max(self._prior.order, chain.order)
+            self._moments.append(PastMoments.nothing(like, order))
+        while len(self._moments) <= time:
+            self._moments.append(self._next_moments(chain))
+        return ChainStep.of(chain, time, self.values[:time], self._moments[time])
 
-    def after(self, observed: Tensor | None) -> PastMoments | None:
-        """Return the moments of the past after this step, or None where nobody took the offer."""
-        if self._step is None and observed is None:
-            return None
-        moments = self().on_past.moments
-        assert moments is not None
-        return moments.after(self()) if observed is None else moments.after_value(observed)
+    def _next_moments(self, chain: GaussianChain) -> PastMoments:
+        last = len(self._moments) - 1
+        before = self._moments[last]
+        if self.observed[last]:
+            return before.after_value(self.values[last])
+        return before.after(ChainStep.of(chain, last, self.values[:last]))
 
 
-class _Observed(Messenger):
-    """Notice whether an effect outside observes the site that runs inside."""
+class _Effects(Messenger):
+    """Notice whether effects outside observe the step that runs inside; refuse one per step."""
 
     observed = False
 
     def _pyro_post_sample(self, msg: Message) -> None:
         self.observed = bool(msg["is_observed"])
+        for name in ("scale", "mask"):
+            effect = msg[name]
+            if isinstance(effect, Tensor) and effect.dim() > 1 and effect.shape[-2] > 1:
+                raise InputError(
+                    f"{name} of site '{msg['name']}'",
+                    expected="one that is the same for all steps of a loop over time",
+                    got=f"one of shape {tuple(effect.shape)}",
+                    hint='steps="parallel", which has all steps at one site',
+                )

@@ -22,6 +22,7 @@ from pyro_vdn.nn.following import following
 from pyro_vdn.nn.local import LocalDecoder
 from pyro_vdn.nn.markov import run_chain
 from pyro_vdn.nn.moments import Moments
+from pyro_vdn.nn.parts import bound
 from pyro_vdn.nn.plates import NeuronPlate
 from pyro_vdn.nn.posteriors import NormalPosterior
 from pyro_vdn.nn.priors import StandardNormal
@@ -56,7 +57,8 @@ class VariationalNeurons(nn.Module):
     Shape:
         Input `(..., in_features)`; output `(..., num_units)`, or `(..., num_units * latent_dim)`
         for ``"flatten"``. The site ``<attribute path>.z`` has batch shape `(..., num_units)` and,
-        for k > 1, event shape `(latent_dim,)`.
+        for k > 1, event shape `(latent_dim,)`. With ``steps="markov"`` the sites are
+        ``<attribute path>.z_0``, ``z_1``, ... of batch shape `(..., 1, num_units)`.
 
     With a prior over time, `AutoregressiveNormal`, the input is `(..., time, in_features)`, rows
     stand at dim -3, and the layer has its own plate ``<attribute path>.time`` at dim -2, so it runs
@@ -100,8 +102,8 @@ class VariationalNeurons(nn.Module):
         check_choice("pool", pool, get_args(Pool))
         self.shape = LayerShape(in_features, num_units, latent_dim)
         self.pool = pool
-        self.prior = _bound(prior if prior is not None else StandardNormal(), self.shape)
-        self.posterior = _bound(
+        self.prior = bound(prior if prior is not None else StandardNormal(), self.shape)
+        self.posterior = bound(
             posterior if posterior is not None else NormalPosterior(), self.shape
         )
         self.local_decoder = LocalDecoder(self.shape) if local_reconstruction else None
@@ -112,8 +114,8 @@ class VariationalNeurons(nn.Module):
         Args:
             h: Input.
             mask: Boolean, `(...)`: which rows or steps of the input are there. Elsewhere `h` is not
-                read, and a unit follows its prior given the past, which costs no KL: this fills
-                gaps, and steps after the end are a forecast.
+                read: the posterior follows the prior given the past, unless it looks ahead and
+                later input tells of the gap. Steps after the end are a forecast, and cost no KL.
         """
         check_features(f"input of {type(self).__name__}", h, self.shape.in_features)
         if mask is not None:
@@ -121,18 +123,24 @@ class VariationalNeurons(nn.Module):
             h = h.masked_fill(~mask.unsqueeze(-1), 0.0)
         path = sites.attribute_path(self)
         prior = self._prior(h)
+        if self.steps == "markov" and not isinstance(prior, GaussianChain):
+            raise InputError(
+                f"layer '{path}'",
+                expected='a prior over time for steps="markov"',
+                got=f"a {type(prior).__name__}",
+                hint="prior=AutoregressiveNormal(num_units)",
+            )
         posterior = functools.cache(lambda: self._given(prior, h, mask))
         with NeuronPlate(sites.units_plate(path), self.shape.num_units):
             if not isinstance(prior, GaussianChain):
                 return self._sampled(path, h, mask, prior, posterior)
-            time = _time_plate(path, h)
-            if self.steps == "parallel":
-                with time:
+            _refuse_time(path)
+            z = run_chain(path, prior, posterior) if self.steps == "markov" else None
+            with pyro.plate(sites.time_plate(path), h.shape[-2], dim=-2):
+                if z is None:
                     return self._sampled(path, h, mask, prior, posterior)
-            z = run_chain(path, prior, posterior)
-            with time:
                 self._reconstruct(path, h, mask, z)
-            return z
+                return z
 
     def _sampled(
         self,
@@ -176,7 +184,7 @@ class VariationalNeurons(nn.Module):
         """Say the sizes in the module's printed form."""
         shape = self.shape
         sizes = f"{shape.in_features}, {shape.num_units}, latent_dim={shape.latent_dim}"
-        return f"{sizes}, pool={self.pool!r}"
+        return f"{sizes}, pool={self.pool!r}, steps={self.steps!r}"
 
     def _over_units(self, distribution: dist.Distribution, batch_shape: Size) -> dist.Distribution:
         """Expand a distribution, possibly scalar, to the layer's batch and event shape."""
@@ -208,8 +216,8 @@ class VariationalNeurons(nn.Module):
         return Moments(self._pooled(posterior.mean), self._pooled(variance))
 
 
-def _time_plate(path: str, h: Tensor) -> pyro.plate:
-    """Return the plate of steps; they depend on each other through the value at the site alone."""
+def _refuse_time(path: str) -> None:
+    """Refuse plates at dim -2, where a layer with memory has its own plate of steps."""
     taken = [
         frame for frame in _PYRO_STACK if isinstance(frame, IndepMessenger) and frame.dim == -2
     ]
@@ -218,9 +226,9 @@ def _time_plate(path: str, h: Tensor) -> pyro.plate:
             f"layer '{path}'",
             expected="a layer with memory outside of plates at dim -2, where it has its time",
             got=f"one inside of plate '{taken[0].name}'",
-            hint='rows at dim -3: `with pyro.plate("rows", len(x), dim=-3): z = neurons(h)`',
+            hint='`with pyro.plate("rows", len(x), dim=-3): z = neurons(h)`; where it is one of '
+            "particles, a loss with max_plate_nesting=2",
         )
-    return pyro.plate(sites.time_plate(path), h.shape[-2], dim=-2)
 
 
 class LayerOutput:
@@ -237,20 +245,3 @@ class LayerOutput:
     def __init__(self, moments: Callable[[dist.Distribution], Moments]) -> None:
         self.moments = moments
         self.value: Tensor | None = None
-
-
-def _bound(part: nn.Module, shape: LayerShape) -> nn.Module:
-    """Let a part make its parameters for this layer, where it has any to make."""
-    bind: Callable[[LayerShape], None] | None = getattr(part, "bind", None)
-    if bind is None:
-        return part
-    if getattr(part, "is_bound", False):
-        raise InputError(
-            type(part).__name__,
-            expected="a part of one layer",
-            got="one that another layer has already bound",
-            hint="make a new one for each layer",
-        )
-    bind(shape)
-    part.is_bound = True  # type: ignore[assignment]
-    return part

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.normals import ShiftedNormal
-from pyro_vdn.nn.shapes import LayerShape, check_choice, check_positive, inverse_softplus
+from pyro_vdn.nn.shapes import (
+    LayerShape,
+    check_choice,
+    check_not_negative,
+    check_positive,
+    inverse_softplus,
+)
 
 ScaleMode = Literal["shared", "unit", "input", "low_rank"]
 LocMode = Literal["linear", "identity"]
@@ -69,10 +75,7 @@ class NormalPosterior(nn.Module):
         check_choice("loc", loc, get_args(LocMode))
         if rank is not None:
             check_positive(rank=rank)
-        if min_scale < 0:
-            raise InputError(
-                "min_scale", expected="at least 0", got=str(min_scale), hint="min_scale=1e-3"
-            )
+        check_not_negative(min_scale=min_scale)
         self.scale_mode = scale
         self.loc_mode = loc
         self.rank = rank

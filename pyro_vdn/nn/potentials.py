@@ -56,6 +56,7 @@ def updated(prior: GaussianChain, messages: Messages, batch_shape: torch.Size) -
         offset,
         kept.sqrt() * prior.scale,
         batch_shape=batch_shape,
+        validate_args=False,
     )
 
 
@@ -109,7 +110,7 @@ def _matrix_messages(prior: GaussianChain, j: Tensor, e: Tensor) -> Messages:
     j = F.pad(j[..., None, None], (0, rest, 0, rest))
     precision = associative_scan(_join_matrices, (a, c, j), dim=-4, reverse=True)[-1]
     later = _next(precision, time, dim=-4)
-    gain = torch.linalg.solve(_one_plus(c @ later), a).mT  # A^T (I + J C)^{-1}
+    gain = _solved(c @ later, a).mT  # A^T (I + J C)^{-1}
     vectors = e_vector - gain @ later @ b
     _, shift = associative_scan(_join_backwards, (gain, vectors), dim=-4, reverse=True)
     return Messages(precision[..., 0, :], shift[..., 0, 0])
@@ -120,7 +121,7 @@ def _join_matrices(earlier: Maps, later: Maps) -> Maps:
     # (I + C J)^{-1} applied to A and to C at once.
     shape = torch.broadcast_shapes(a.shape, c.shape)  # type: ignore[no-untyped-call]
     both = torch.cat([a.expand(shape), c.expand(shape)], -1)
-    kept_a, kept_c = torch.linalg.solve(_one_plus(c @ next_j), both).chunk(2, -1)
+    kept_a, kept_c = _solved(c @ next_j, both).chunk(2, -1)
     return next_a @ kept_a, next_a @ kept_c @ next_a.mT + next_c, j + a.mT @ next_j @ kept_a
 
 
@@ -129,8 +130,12 @@ def _join_backwards(earlier: Maps, later: Maps) -> Maps:
     return gain @ next_gain, gain @ next_vector + vector
 
 
-def _one_plus(matrices: Tensor) -> Tensor:
-    return torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device) + matrices
+def _solved(matrices: Tensor, right: Tensor) -> Tensor:
+    """Return `(I + M)^{-1} R`, worked out in single precision at least."""
+    dtype = torch.promote_types(matrices.dtype, torch.float32)
+    one = torch.eye(matrices.shape[-1], dtype=dtype, device=matrices.device)
+    solved: Tensor = torch.linalg.solve(one + matrices, right.to(dtype))
+    return solved.to(right.dtype)
 
 
 def _next(values: Tensor, time: int, dim: int = -2) -> Tensor:

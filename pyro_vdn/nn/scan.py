@@ -52,7 +52,16 @@ def affine_scan(coefficient: Tensor, increment: Tensor, *, reverse: bool = False
 class _AffineScan(torch.autograd.Function):
     """An affine recurrence, whose adjoint is one in the other direction."""
 
-    generate_vmap_rule = True
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], a: Tensor, u: Tensor, reverse: bool
+    ) -> tuple[Tensor, int]:
+        rank = u.dim() - int(in_dims[1] is not None)
+        if in_dims[0] is not None:  # the batch stands left of all that `u` has
+            a = a.movedim(in_dims[0], 0)
+            a = a.reshape(len(a), *(1,) * (rank + 1 - a.dim()), *a.shape[1:])
+        u = u.unsqueeze(0) if in_dims[1] is None else u.movedim(in_dims[1], 0)
+        return affine_scan(a, u.expand(info.batch_size, *u.shape[1:]), reverse=reverse), 0
 
     @staticmethod
     def forward(coefficient: Tensor, increment: Tensor, reverse: bool) -> Tensor:

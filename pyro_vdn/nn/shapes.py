@@ -85,6 +85,13 @@ def check_positive(**sizes: int) -> None:
             )
 
 
+def check_not_negative(**values: float) -> None:
+    """Raise `InputError` for the first number that is negative or not finite."""
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise InputError(name, expected="at least 0", got=str(value), hint=f"{name}=1e-3")
+
+
 def check_rows_at(what: str, x: Tensor, in_features: int) -> None:
     """Raise `InputError` unless a tensor is floating and has rows of the right width.
 

@@ -42,8 +42,10 @@ PRIOR = "vdn_prior"
 
 #: The plate of vectorised particles, the one that Pyro's losses use.
 PARTICLES = "num_particles_vectorized"
-#: The plates that repeat a whole program: of particles, and of `pyro.infer.Predictive`.
-PARTICLE_PLATES = frozenset({PARTICLES, "_num_predictive_samples"})
+#: The plate of vectorised draws, the one that `pyro.infer.Predictive` uses.
+DRAWS = "_num_predictive_samples"
+#: The plates that repeat a whole program.
+PARTICLE_PLATES = frozenset({PARTICLES, DRAWS})
 
 _WRAPPERS = (ELBOModule, DataParallel, DistributedDataParallel)
 _PATHS: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, str]] = WeakKeyDictionary()
@@ -86,6 +88,11 @@ def units_plate(path: str) -> str:
 def time_plate(path: str) -> str:
     """Return the name of the plate of time steps of the layer at `path`."""
     return _join(path, "time")
+
+
+def step_plate(path: str) -> str:
+    """Return the name of the plate of size 1 that keeps the place of time at one step."""
+    return _join(path, "step")
 
 
 def hyper_site(path: str, name: str) -> str:

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError
 
+#: Partial autocorrelations stay this far inside (-1, 1), where variances are finite.
+_MARGIN = 1e-5
+
 
 def levinson(partials: Tensor) -> list[Tensor]:
     r"""Return the coefficients of the best prediction from the last 0, 1, ..., p values.
@@ -43,7 +46,8 @@ def unexplained(partials: Tensor) -> Tensor:
     Args:
         partials: Partial autocorrelations `r`, `(..., order)`.
     """
-    return torch.cumprod(F.pad(1 - partials.square(), (1, 0), value=1.0), -1)
+    remaining = (1 - partials) * (1 + partials)  # near 1 the square would be rounded first
+    return torch.cumprod(F.pad(remaining, (1, 0), value=1.0), -1)
 
 
 def partial_autocorrelations(coefficients: Tensor) -> Tensor:
@@ -66,13 +70,53 @@ def partial_autocorrelations(coefficients: Tensor) -> Tensor:
     row = coefficients
     for _ in range(coefficients.shape[-1]):
         r = row[..., -1:]
-        if not bool((r.abs() < 1).all()):
+        outside = ~(r.abs() < 1).squeeze(-1)
+        if bool(outside.any()):
+            place = tuple(int(i) for i in outside.nonzero()[0])
             raise InputError(
                 "phi",
                 expected="coefficients of a stationary autoregression; for order 1 in (-1, 1)",
-                got=f"{coefficients.tolist()}",
-                hint="phi=0.9",
+                got=f"{coefficients[place].tolist()} at {place}",
+                hint="phi=0.9 for one lag, phi=torch.tensor([0.6, 0.3]) for two",
             )
         partials.append(r)
         row = (row[..., :-1] + r * row[..., :-1].flip(-1)) / (1 - r.square())
     return torch.cat(partials[::-1], -1)
+
+
+def partials_from_free(free: Tensor) -> Tensor:
+    """Return partial autocorrelations for any numbers: `(1 - 1e-5) tanh(free)`, in double.
+
+    Args:
+        free: Unconstrained values, `(...)`.
+    """
+    return (1 - _MARGIN) * torch.tanh(precise(free))
+
+
+def free_from_partials(partials: Tensor) -> Tensor:
+    """Return the numbers that give partial autocorrelations, `(...)`.
+
+    Args:
+        partials: Values within 1e-5 of neither -1 nor 1.
+
+    Raises:
+        InputError: For values beyond.
+    """
+    inside = precise(partials) / (1 - _MARGIN)
+    if not bool((inside.abs() < 1).all()):
+        raise InputError(
+            "phi",
+            expected=f"partial autocorrelations of less than {1 - _MARGIN} in size",
+            got=f"{float(partials.abs().max())}",
+            hint="phi=0.9999",
+        )
+    return torch.atanh(inside).to(partials.dtype)
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return values, `(...)`, in double precision, where `1 - phi^2` keeps its digits.
+
+    Args:
+        values: Hyperparameters.
+    """
+    return values if values.device.type == "mps" else values.double()

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.chain import GaussianChain
-from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, layer_of
+from pyro_vdn.nn.markov import marginal_mean
+from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, layer_of, step_of
 from pyro_vdn.poutine.messenger import NeuronMessenger, change_distribution, wrapped
 
 Hold = float | Tensor | Literal["prior", "mean"]
@@ -113,14 +114,16 @@ class ClampMessenger(NeuronMessenger):
         if holds is None:
             return
         prior = msg["infer"].get(PRIOR, msg["fn"])
-        mean = msg["infer"][POSTERIOR]().mean
+        mean = marginal_mean(msg["infer"][POSTERIOR]())
         event_dim = msg["fn"].event_dim
         num_units = msg["fn"].batch_shape[-1]
         for hold, units in _by_hold(holds, num_units):
             held = torch.zeros(num_units, dtype=torch.bool, device=mean.device)
             held[_checked(units, num_units, msg)] = True
             from_prior = isinstance(hold, str) and hold == "prior"
-            values = prior if from_prior else dist.Delta(_value(hold, mean), event_dim=event_dim)
+            values = (
+                prior if from_prior else dist.Delta(_value(hold, mean, msg), event_dim=event_dim)
+            )
             hold_units(msg, held, values)
 
 
@@ -205,7 +208,15 @@ def _checked(units: list[int], num_units: int, msg: Message) -> list[int]:
     return units
 
 
-def _value(hold: Hold, mean: Tensor) -> Tensor:
+def _value(hold: Hold, mean: Tensor, msg: Message) -> Tensor:
     if isinstance(hold, str):
         return mean
+    shape = hold.shape if isinstance(hold, Tensor) else ()
+    if step_of(msg["name"]) is not None and len(shape) > 1 and shape[-2] > 1:
+        raise InputError(
+            f"clamp of layer '{layer_of(msg['name'])}'",
+            expected="a value that is the same for all steps of a loop over time",
+            got=f"one of shape {tuple(shape)}",
+            hint='steps="parallel", which has all steps at one site',
+        )
     return torch.as_tensor(hold, dtype=mean.dtype, device=mean.device).expand(mean.shape)

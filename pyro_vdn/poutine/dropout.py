@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.markov import marginal_mean
 from pyro_vdn.nn.sites import POSTERIOR, Message
 from pyro_vdn.poutine.messenger import NeuronMessenger, change_distribution, wrapped
 
@@ -86,7 +87,7 @@ class DropoutMessenger(NeuronMessenger):
     def on_neuron(self, msg: Message) -> None:
         """Put dropout in the place of prior and posterior."""
         posterior = msg["infer"][POSTERIOR]()
-        dropped = DroppedOut(posterior.mean, self.p, posterior.event_dim)
+        dropped = DroppedOut(marginal_mean(posterior), self.p, posterior.event_dim)
         change_distribution(msg, lambda distribution: dropped.expand(distribution.batch_shape))
 
 

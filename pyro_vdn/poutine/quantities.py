@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 
 from pyro_vdn.nn.chain import GaussianChain
@@ -13,6 +14,7 @@ from pyro_vdn.nn.markov import ChainStep, PastMoments
 from pyro_vdn.nn.normals import UnitNormal, unexpanded
 from pyro_vdn.nn.sites import PRIOR, Message, layer_of, step_of
 from pyro_vdn.nn.unit_measures import precise
+from pyro_vdn.poutine.clamp import Held
 
 
 class Quantities(NamedTuple):
@@ -98,14 +100,35 @@ def quantities(msg: Message, posterior: dist.Distribution, pasts: PriorPasts) ->
     else:
         value = posterior.sample()
     kl = neuron_kl(posterior, prior, value).expand(posterior.batch_shape)
-    if isinstance(posterior, ChainStep) and isinstance(prior, ChainStep):
-        return _of_step(msg["name"], posterior, prior, kl, pasts)
+    free, free_prior = _free(posterior), _free(prior)
+    if isinstance(free, ChainStep) and isinstance(free_prior, ChainStep):
+        seen = _of_step(msg["name"], free, free_prior, kl, pasts)
+        if isinstance(posterior, Held) and isinstance(prior, Held):
+            return _with_held(seen, posterior, prior)
+        return seen
     prior_scale = _scale(prior).expand(posterior.batch_shape + posterior.event_shape)
     prior_loc = None if _is_centred(prior) else _loc(prior)
     innovation = None
     if isinstance(prior, GaussianChain) and isinstance(posterior, (GaussianChain, dist.Normal)):
         innovation = _innovation(posterior, prior, kl)[..., 1:, :]
     return Quantities(_loc(posterior), _scale(posterior), kl, prior_scale, prior_loc, innovation)
+
+
+def _free(distribution: dist.Distribution) -> dist.Distribution:
+    """Return the distribution of the units that no clamp holds."""
+    while isinstance(distribution, Held):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _with_held(seen: Quantities, posterior: Held, prior: Held) -> Quantities:
+    """Return the quantities with those of held units in their place."""
+    held = ~posterior._mask
+    return seen._replace(
+        loc=torch.where(held, precise(posterior.mean), seen.loc),
+        scale=torch.where(held, precise(posterior.variance).sqrt(), seen.scale),
+        prior_scale=torch.where(held, precise(prior.variance).sqrt(), seen.prior_scale),
+    )
 
 
 def _of_step(

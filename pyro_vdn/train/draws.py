@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vdn.diagnostics import ArviZData, UnitStatistics, to_arviz
 from pyro_vdn.infer import predict
 from pyro_vdn.infer.plates import guess_max_plate_nesting
-from pyro_vdn.nn.sites import is_neuron, layer_of
+from pyro_vdn.nn.sites import DRAWS, is_neuron, layer_of
 from pyro_vdn.train.evaluate import predictive
 from pyro_vdn.train.problem import Problem
 from pyro_vdn.train.recipes import ForecastingRecipe
@@ -129,7 +129,7 @@ def _sample(
     """Draw all latents and the outcome at once; return neurons, outcome and log p(y | z)."""
     with torch.no_grad():
         dim = -1 - guess_max_plate_nesting(model, (x,))
-        with pyro.plate("_draws", num_samples, dim=dim):
+        with pyro.plate(DRAWS, num_samples, dim=dim):
             drawn = pyro.poutine.trace(guide).get_trace(x)
             trace = pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(x)
         outcome = trace.nodes[site]

@@ -19,7 +19,7 @@ from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.nn.observed import observed_values, reads_missing
 from pyro_vdn.nn.shapes import check_positive, check_rows
-from pyro_vdn.nn.sites import is_neuron, latent_site, layer_of
+from pyro_vdn.nn.sites import DRAWS, is_neuron, latent_site, layer_of
 
 Program = Callable[..., Any]
 _OUTCOME = ("row", "time", "output")
@@ -98,7 +98,7 @@ def _sample(
     """Return the trace of the guide for all draws at once, and the outcome that follows from it."""
     with torch.no_grad():
         dim = -1 - guess_max_plate_nesting(model, (x,))
-        with pyro.plate("_num_predictive_samples", num_samples, dim=dim):
+        with pyro.plate(DRAWS, num_samples, dim=dim):
             drawn = pyro.poutine.trace(guide).get_trace(x)
             trace = pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(x)
     if site not in trace.nodes:

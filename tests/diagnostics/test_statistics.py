@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro_vdn.guides import NeuronGuide
-from pyro_vdn.models import DeepRegression, Regression
+from pyro_vdn.models import DeepRegression, Regression, StateSpace
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -380,3 +380,12 @@ def test_effects_around_the_model_are_measured_through(data: Any) -> None:
     s = unit_statistics(weighted, NeuronGuide(weighted), data)["neurons"]
     np.testing.assert_array_equal(s.kl, plain.kl)
     np.testing.assert_allclose(s.use, plain.use)
+
+
+def test_a_model_that_reads_missing_values_may_have_some() -> None:
+    model = StateSpace(2, num_units=3)
+    x, y = torch.randn(6, 8, 2), torch.randn(6, 8, 1)
+    x[:, 3] = torch.nan
+    y[0, 5] = torch.nan
+    stats = unit_statistics(model, NeuronGuide(model), (x, y))["neurons"]
+    assert bool(np.isfinite(stats.kl).all())

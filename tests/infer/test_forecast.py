@@ -10,7 +10,7 @@ import pytest
 import torch
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.guides.markov import FilteringPosterior, StructuredPosterior
-from pyro_vdn.models import Regression, StateSpace
+from pyro_vdn.models import Forecaster, Regression, StateSpace
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
@@ -162,3 +162,11 @@ def test_refuses_a_model_that_does_not_read_missing_steps() -> None:
     model = Regression(2)
     with pytest.raises(InputError, match="model: expected one that reads NaN as missing"):
         forecast(model, NeuronGuide(model), torch.zeros(4, 9, 2), 5)
+
+
+def test_a_model_that_predicts_the_last_step_alone_is_refused() -> None:
+    model = Forecaster(
+        48, 12, num_units=4, memory=AutoregressiveNormal(4), scored_steps=1, kernel_size=5
+    )
+    with pytest.raises(InputError, match="predicts every step of its sequences, got 1 of 9 steps"):
+        forecast(model, NeuronGuide(model), torch.randn(5, 6, 48), 3, num_samples=7)

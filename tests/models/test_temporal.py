@@ -199,7 +199,7 @@ def test_memory_off_has_independent_steps() -> None:
         NeuronGuide(model)(x[:, order])
     torch.testing.assert_close(shuffled["neurons"].last_loc, seen["neurons"].last_loc[:, order])
     plates = traced(NeuronGuide(model), x)["neurons.z"]["cond_indep_stack"]
-    assert {frame.name for frame in plates} == {"data", "time", "neurons.units"}
+    assert {frame.name for frame in plates} == {"data", "neurons.time", "neurons.units"}
 
 
 def test_memory_carries_a_step_over() -> None:

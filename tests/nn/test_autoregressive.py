@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -250,7 +252,7 @@ def test_default_dtype_of_float32() -> None:
         ),
         (
             lambda: AutoregressiveNormal(2, scale=torch.tensor([0.5, -1.0])),
-            r"scale: expected innovation scales above min_scale=0.001, got -1.0",
+            r"scale: expected innovation scales above min_scale=0.001, got \[0.5, -1.0\]",
         ),
         (
             lambda: AutoregressiveNormal(2, phi=dist.Normal(0.0, 1.0), scale=1.0),
@@ -276,7 +278,7 @@ def test_default_dtype_of_float32() -> None:
         ),
         (
             lambda: AutoregressiveNormal(2, learn="phi"),
-            r"learn: expected True, False, or a collection of \('phi', 'scale'\), got 'phi'",
+            r"learn: expected True, False, or a collection of .* without hyper-priors, got 'phi'",
         ),
         (lambda: AutoregressiveNormal(2, learn=("phi", "order")), r"learn: expected True, False"),
         (lambda: AutoregressiveNormal(0), r"num_units: expected a positive integer, got 0"),
@@ -351,7 +353,8 @@ PARTICLES: dict[str, Any] = {
 
 def given(order: int, phi: Tensor, scale: Tensor) -> GaussianChain:
     """The prior chain of given hyperparameters, each of its shape without particles."""
-    data = {"phi": phi.reshape(UNITS, *(order,) * (order > 1)), "scale": scale.reshape(UNITS)}
+    values = phi.reshape(UNITS, *(order,) * (order > 1))
+    data = {latent(order): values, "scale": scale.reshape(UNITS)}
     with pyro.poutine.condition(data=data):
         chain: GaussianChain = AutoregressiveNormal(UNITS, order=order, **hyper())(
             torch.zeros(TIME, 3)
@@ -359,14 +362,21 @@ def given(order: int, phi: Tensor, scale: Tensor) -> GaussianChain:
     return chain
 
 
+def latent(order: int) -> str:
+    """Return the last part of the name of the latent site behind `phi`."""
+    return "phi" if order == 1 else "partials"
+
+
 @pytest.mark.parametrize("order", [1, 2])
 def test_hyper_priors_are_global_sites(order: int) -> None:
     model = Model(order)
     trace = pyro.poutine.trace(model).get_trace(torch.randn(4, TIME, 3))
-    phi, scale = (trace.nodes[f"neurons.prior.{name}"] for name in ("phi", "scale"))
+    phi, scale = (trace.nodes[f"neurons.prior.{name}"] for name in (latent(order), "scale"))
     assert phi["fn"].batch_shape == scale["fn"].batch_shape == (UNITS,)
     assert phi["fn"].event_shape == ((order,) if order > 1 else ())
-    assert [frame.name for frame in phi["cond_indep_stack"]] == ["neurons.prior.phi.units"]
+    assert [frame.name for frame in phi["cond_indep_stack"]] == [
+        f"neurons.prior.{latent(order)}.units"
+    ]
     assert [frame.name for frame in scale["cond_indep_stack"]] == ["neurons.prior.scale.units"]
     # The chain that was sampled is the one of these draws.
     expected = given(order, phi["value"], scale["value"])
@@ -374,8 +384,8 @@ def test_hyper_priors_are_global_sites(order: int) -> None:
     draw = torch.randn(TIME, UNITS)
     torch.testing.assert_close(site["fn"].log_prob(draw), expected.log_prob(draw).expand(4, -1, -1))
     torch.testing.assert_close(site["fn"].scale[-1], scale["value"])
-    if order == 1:
-        torch.testing.assert_close(site["fn"].coefficients[0, :, 0], phi["value"])
+    named = trace.nodes["neurons.prior.phi"]["value"].reshape(UNITS, order)
+    torch.testing.assert_close(site["fn"].coefficients[-1], named)
 
 
 def test_one_hyper_prior_beside_a_learned_value() -> None:
@@ -445,7 +455,9 @@ def test_particles_have_hyperparameters_each(order: int) -> None:
     site = trace.nodes["neurons.z"]
     assert site["fn"].batch_shape == (5, 4, TIME, UNITS)
     log_prob = site["fn"].log_prob(site["value"])
-    phi, scale = (trace.nodes[f"neurons.prior.{name}"]["value"] for name in ("phi", "scale"))
+    phi, scale = (
+        trace.nodes[f"neurons.prior.{name}"]["value"] for name in (latent(order), "scale")
+    )
     assert len(phi.reshape(5, -1).unique(dim=0)) == 5
     for particle in range(5):
         alone = given(order, phi[particle], scale[particle])
@@ -500,3 +512,57 @@ def test_predictive(parallel: bool) -> None:
     # Draws of all plates are kept to the left of global ones.
     assert draws["neurons.prior.phi"].reshape(6, UNITS).unique(dim=0).shape == (6, UNITS)
     assert bool((draws["neurons.prior.phi"].abs() < 1).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("phi", [0.5, 0.999, 0.99998])
+def test_the_prior_variance_is_one_near_one_too(phi: float, dtype: torch.dtype) -> None:
+    prior = AutoregressiveNormal(2, phi=phi, min_scale=0.0).to(dtype)
+    torch.testing.assert_close(
+        prior.stationary_scale(), torch.ones(2, dtype=dtype), rtol=1e-3, atol=0
+    )
+    assert prior.coefficients().dtype == dtype
+
+
+def test_half_precision_stays_finite() -> None:
+    prior = AutoregressiveNormal(2, phi=0.999).bfloat16()
+    chain = prior(torch.zeros(TIME, 3, dtype=torch.bfloat16))
+    assert chain.scale.dtype == torch.bfloat16
+    assert bool(chain.scale.isfinite().all())
+
+
+def test_hyper_parameters_take_the_dtype_of_the_input() -> None:
+    one = torch.ones((), dtype=torch.float32)
+    prior = AutoregressiveNormal(2, phi=dist.Uniform(-one, one), scale=dist.LogNormal(-one, one))
+    assert prior(torch.zeros(TIME, 3)).scale.dtype == torch.float64
+
+
+def test_an_inner_draw_is_the_outer_one() -> None:
+    prior = AutoregressiveNormal(2, **hyper())
+    with prior.drawn():
+        outer = prior.coefficients()
+        with prior.drawn():
+            assert torch.equal(prior.coefficients(), outer)
+        assert torch.equal(prior.coefficients(), outer)
+
+
+def test_what_is_given_as_a_tensor_is_copied() -> None:
+    phi = torch.tensor(0.5, requires_grad=True)
+    prior = copy.deepcopy(AutoregressiveNormal(2, phi=phi, learn=False))
+    assert not prior.coefficients().requires_grad
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AutoregressiveNormal(2, phi=0.999999), "phi: expected partial autocorr"),
+        (lambda: AutoregressiveNormal(2, phi="0.9"), "phi: expected a number, a tensor"),
+        (lambda: AutoregressiveNormal(4, scale=torch.ones(3)), r"scale: .* shape \(4,\), got"),
+        (lambda: AutoregressiveNormal(2, scale=math.inf), "scale: expected innovation scales"),
+        (lambda: AutoregressiveNormal(2, min_scale=-1.0), "min_scale: expected at least 0"),
+        (lambda: AutoregressiveNormal(2, **hyper(), learn=("phi",)), "without hyper-priors"),
+    ],
+)
+def test_more_errors(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()

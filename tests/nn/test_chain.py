@@ -249,6 +249,6 @@ def test_normal_as_a_chain_is_the_same_distribution() -> None:
 
 
 def test_nothing_else_is_a_chain() -> None:
-    message = "posterior of neurons with memory: expected a Normal or a GaussianChain, got Laplace"
+    message = "step by step or miss input: expected a Normal or a GaussianChain, got Laplace"
     with pytest.raises(InputError, match=message):
         as_chain(dist.Laplace(torch.zeros(TIME, UNITS), 1.0))

@@ -147,7 +147,7 @@ def test_sites_and_plates_of_the_loop() -> None:
         node = trace.nodes[name]
         assert node["fn"].batch_shape == node["value"].shape == (ROWS, 1, UNITS)
         plates = {f.name: f.dim for f in node["cond_indep_stack"] if f.vectorized}
-        assert plates == {"rows": -3, "neurons.units": -1}
+        assert plates == {"rows": -3, "neurons.step": -2, "neurons.units": -1}
 
 
 # --- losses ---

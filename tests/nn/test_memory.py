@@ -337,7 +337,7 @@ def test_a_plate_of_time_around_the_layer_is_refused(steps: Steps) -> None:
     layer = VariationalNeurons(3, UNITS, prior=AutoregressiveNormal(UNITS), steps=steps)
     message = (
         r"layer '': expected a layer with memory outside of plates at dim -2, where it has its "
-        r"time, got one inside of plate 'steps'.*rows at dim -3"
+        r"time, got one inside of plate 'steps'.*plate\(\"rows\", len\(x\), dim=-3\)"
     )
     with pytest.raises(InputError, match=message), pyro.plate("steps", TIME, dim=-2):
         layer(torch.zeros(TIME, 3))

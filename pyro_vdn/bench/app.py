@@ -31,6 +31,7 @@ for command in (
     chain_commands.evidence,
     chain_commands.nuts,
     memory_commands.memory,
+    memory_commands.memory_speed,
 ):
     app.command()(command)
 

@@ -1,4 +1,4 @@
-"""The command of ``pyro-vdn bench`` that measures what memory is good for."""
+"""The commands of ``pyro-vdn bench`` that measure what memory is good for, and what it costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from rich.markdown import Markdown
 from pyro_vdn.bench.files import Out, save
 from pyro_vdn.bench.memory import bench_memory
 from pyro_vdn.bench.memory_methods import NAMES
+from pyro_vdn.bench.memory_speed import bench_memory_speed, memory_speed_table, window_table
 from pyro_vdn.bench.memory_tables import memory_table
+from pyro_vdn.bench.results import environment
 from pyro_vdn.cli.errors import reported
 
 
@@ -34,3 +36,19 @@ def memory(
         on_run=lambda results: save(out, results),
     )
     Console().print(Markdown(memory_table(results)))
+
+
+@reported
+def memory_speed(
+    repeats: Annotated[int, typer.Option(help="Rounds of which the median is taken.", min=1)] = 20,
+    out: Out = None,
+) -> None:
+    """Time a step of neurons with memory beside its loop, and along the length of sequences."""
+    results = {
+        "benchmark": "memory-speed",
+        "environment": environment() | {"threads": 1},
+        **bench_memory_speed(repeats=repeats),
+    }
+    save(out, results)
+    for table in (memory_speed_table(results), window_table(results)):
+        Console().print(Markdown(table))

@@ -14,6 +14,7 @@ from pyro.infer import ELBO, Trace_ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_vdn.bench.memory_cost import SIZES, bench_memory_cost
 from pyro_vdn.bench.timing import Step, median_seconds, peak_bytes
 from pyro_vdn.guides import (
     FilteringPosterior,
@@ -104,6 +105,7 @@ def bench_memory_speed(
     units: int = UNITS,
     length: int = LOOP_LENGTH,
     lengths: tuple[int, ...] = LENGTHS,
+    window_sizes: tuple[int, ...] = SIZES,
     repeats: int = 20,
 ) -> dict[str, Any]:
     """Time a step (loss and gradients) of neurons with memory on one thread.
@@ -116,11 +118,13 @@ def bench_memory_speed(
         units: Number of units.
         length: Length of the sequences beside the loop.
         lengths: Lengths over which the cost is followed.
+        window_sizes: Sizes for `bench_memory_cost`.
         repeats: Steps of each of which the median is taken.
 
     Returns:
         Comparisons with the loop, and time and peak memory by posterior and length, with the
-        exponents of both: the slope of log cost over log length.
+        exponents of both: the slope of log cost over log length; and what `bench_memory_cost`
+        says of forecasters, by number of particles.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -131,10 +135,14 @@ def bench_memory_speed(
             for loss in LOSSES
         ]
         growth = [_growth(posterior, rows, units, lengths, repeats) for posterior in POSTERIORS]
+        windows = {
+            str(s): bench_memory_cost(s, repeats=repeats, sizes=window_sizes) for s in (1, 4)
+        }
     finally:
         torch.set_num_threads(threads)
     sizes = {"rows": rows, "units": units, "in_features": FEATURES, "repeats": repeats}
-    return {"sizes": sizes, "loops": [asdict(loop) for loop in loops], "growth": growth}
+    compared = [asdict(loop) for loop in loops]
+    return {"sizes": sizes, "loops": compared, "growth": growth, "windows": windows}
 
 
 def _beside_loop(
@@ -177,6 +185,32 @@ def _step(model: MemoryModel, loss: ELBO, rows: int, time: int) -> Step:
         loss.loss_and_grads(model, guide, x, y)
 
     return step
+
+
+def window_table(results: dict[str, Any]) -> str:
+    """Return what memory over two windows adds to a forecaster's step, as Markdown.
+
+    Args:
+        results: What `bench_memory_speed` returned.
+    """
+    lines = ["| step | " + " | ".join(f"S = {s}, ms | ratio" for s in results["windows"]) + " |"]
+    lines.append("| --- |" + " --- | --- |" * len(results["windows"]))
+    for method in next(iter(results["windows"].values())):
+        cells = [
+            f"{costs[method]:.1f} | {costs[method] / costs['one window']:.2f}"
+            for costs in results["windows"].values()
+        ]
+        lines.append(f"| {_METHODS[method]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+_METHODS = {
+    "one window": "one window, no memory",
+    "memory off": "two windows, memory off",
+    "penalty": "AR penalty on locations, the form of the sources",
+    "factorised": "AR prior, factorised posterior",
+    "filtering": "AR prior, filtering posterior",
+}
 
 
 def memory_speed_table(results: dict[str, Any]) -> str:

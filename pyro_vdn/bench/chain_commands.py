@@ -27,7 +27,7 @@ def evidence(
     results = evidence_bench.bench_evidence(
         sets=range(sets), steps=steps, on_run=lambda results: save(out, results)
     )
-    _print(evidence_table(results))
+    _print(evidence_table(results, by_unit=True))
 
 
 @reported

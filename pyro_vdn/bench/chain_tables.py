@@ -15,16 +15,19 @@ Runs = Sequence[Mapping[str, Any]]
 SYMBOLS = {"phi": "phi", "scale": "s", "noise": "r"}
 
 
-def evidence_table(results: Results) -> str:
-    """Return how far fits are from exact inference, estimates from the truth, and the coverage.
+def evidence_table(results: Results, *, by_unit: bool = False) -> str:
+    """Return how far fits are from exact inference, and the coverage of intervals.
 
     Args:
         results: What `bench_evidence` returned.
+        by_unit: Whether the estimates of every unit stand between, beside the truth.
     """
     fits = [run for run in results["runs"] if "parameters" in run]
     intervals = [run for run in results["runs"] if "intervals" in run]
-    tables = [_fit_table(fits, results["truth"]), _unit_table(fits, results["truth"])]
-    return "\n\n".join([*tables, _interval_table(intervals, results)])
+    tables = [_fit_table(fits, results["truth"]), _interval_table(intervals, results)]
+    if by_unit:
+        tables.insert(1, _unit_table(fits, results["truth"]))
+    return "\n\n".join(tables)
 
 
 def within(runs: Runs, name: str, truth: Sequence[float], errors: float = 2.0) -> list[bool]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
-from pyro_vdn.bench import control_tables, forecasting, regression
+from pyro_vdn.bench import chain_tables, control_tables, forecasting, regression
 from pyro_vdn.bench.results import collect, markdown_table, paired_difference
 from pyro_vdn.bench.speed import Comparison
 
@@ -18,7 +18,9 @@ FILES = {
     "control": "control.json",
     "control_cost": "control-cost.json",
     "demo": "demo.json",
+    "evidence": "evidence.json",
     "forecasting": "forecasting-etth1.json",
+    "nuts": "nuts.json",
     "regression": "regression-energy.json",
     "regulation": "regulation.json",
     "speed": "speed.json",
@@ -101,6 +103,8 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "control": control_tables.control_table,
     "control_cost": control_tables.cost_table,
     "demo": _demo_table,
+    "evidence": chain_tables.evidence_table,
+    "nuts": chain_tables.nuts_table,
     "regulation": control_tables.regulation_table,
     "speed": _speed_table,
 }

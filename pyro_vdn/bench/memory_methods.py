@@ -50,6 +50,7 @@ METHODS = (
     Method("points, carried forward", deterministic=True),
     Method("GRU before points, carried forward", deterministic=True, recurrent=True),
     Method("GRU before neurons without memory, carried forward", recurrent=True),
+    Method("GRU before neurons with memory, carried forward", recurrent=True, remembers=True),
 )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.resources import files
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -210,3 +212,16 @@ def test_table():
 def test_unknown_data():
     with pytest.raises(InputError, match=r"data: expected one of .*got 'etth1'. Try: 'etth1-day'"):
         bench_memory(data=["etth1"])
+
+
+def test_the_published_results_are_those_of_the_recipes():
+    folder = files("pyro_vdn.bench").joinpath("reference")
+    results = json.loads(folder.joinpath("memory.json").read_text(encoding="utf-8"))
+    recipes = {name: asdict(recipe) for name, recipe in RECIPES.items()}
+    assert results["recipes"] == json.loads(json.dumps(recipes))
+    assert results["settings"] == json.loads(json.dumps([asdict(one) for one in SETTINGS]))
+    keys = [
+        tuple(run[key] for key in ("seed", "data", "method", "regime")) for run in results["runs"]
+    ]
+    names = [[one.name for one in part] for part in (SETTINGS, METHODS, REGIMES)]
+    assert keys == list(product(range(5), *names))

@@ -67,7 +67,7 @@ def window_sequences(
     """Cut a series into sequences of windows, one channel at a time.
 
     Every sequence is centred on the mean of what was measured in its first `context` windows, which
-    is known when anything after them is forecast, and divided by the standard deviation of the
+    is known when anything after them is forecast, and divided by the root mean square of the
     channel's centred training sequences: so a drift of years is nothing to extrapolate. All scored
     targets lie inside their own part; only the context may reach back into the part before.
 
@@ -125,6 +125,15 @@ def window_sequences(
         rows = rows - rows[..., : context * window].nanmean(-1, keepdim=True)
         parts.append(rows)
     scale = parts[0].square().nanmean(-1).nanmean(0).sqrt()  # (channels,)
+    bad = ~(scale.isfinite() & (scale > 0))
+    if bool(bad.any()):
+        channel = int(bad.nonzero()[0])
+        raise InputError(
+            f"channel {series.channels[channel]!r} of series {series.name!r}",
+            expected="values that vary within training sequences",
+            got=f"a spread of {float(scale[channel])}",
+            hint="drop the channel; or a context long enough to hold a measurement",
+        )
     train, validation, test = (
         _laid_out(rows / scale[:, None], window, horizon, steps) for rows in parts
     )

@@ -129,7 +129,7 @@ def window_sequences(
     if bool(bad.any()):
         channel = int(bad.nonzero()[0])
         raise InputError(
-            f"channel {series.channels[channel]!r} of series {series.name!r}",
+            f"channel {series.names[channel]!r} of series {series.name!r}",
             expected="values that vary within training sequences",
             got=f"a spread of {float(scale[channel])}",
             hint="drop the channel; or a context long enough to hold a measurement",

@@ -109,3 +109,10 @@ def test_units_are_those_of_training():
 def test_refusals(changes, match):
     with pytest.raises(InputError, match=match):
         cut(steps_of_time(), **changes)
+
+
+def test_a_constant_channel_has_no_units():
+    series = steps_of_time()
+    series.values[:, 1] = 3.0
+    with pytest.raises(InputError, match=r"channel 'b' of series 'small': .*got a spread of 0.0"):
+        cut(series)

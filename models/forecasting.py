@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import pyro
 import pyro.poutine
 from pyro.nn import PyroModule
@@ -23,7 +21,7 @@ from pyro_vdn.nn import (
     Window,
     normalise_window,
 )
-from pyro_vdn.nn.observed import Observed, observed_steps
+from pyro_vdn.nn.observed import Observed, observed_only, observed_steps
 from pyro_vdn.nn.sequences import (
     any_so_far,
     carried_forward,
@@ -69,7 +67,8 @@ class Forecaster(PyroModule):
             parameters are the same but for `phi` and `s`.
         scored_steps: Number of windows, the last of a sequence, that have forecasts and targets;
             None for all. The windows before them cost encoder and posterior, never the readout.
-            Two windows of which one is scored are the window form of the source.
+            Two windows of which one is scored are the window form of the source, with its penalty
+            by `penalize` and `autoregressive_cost`, or as a prior by `memory`.
 
     Shape:
         `x` is `(..., rows, input_length)`, `y` is `(..., rows, horizon)`. Sites: ``neurons.z`` of
@@ -163,7 +162,7 @@ class Forecaster(PyroModule):
             h = self.encoder(window.values)
             z = sample_over_time(self.neurons, h, inputs.mask)
             shift, spread = (value[..., -steps:, :] for value in window.units)
-            with pyro.plate("time", steps, dim=-2), _masked(targets):
+            with pyro.plate("time", steps, dim=-2), observed_only(targets, event_dim=1):
                 obs = None if targets is None else targets.values
                 return self._sampled(z, h[..., -steps:, :], Units(shift, spread), obs)
 
@@ -212,11 +211,3 @@ def _normalised(inputs: Observed) -> Window:
     unknown = ~any_so_far(inputs.mask).unsqueeze(-1)
     spread = window.units.spread.masked_fill(unknown, 1.0)
     return window._replace(units=Units(window.units.shift, spread))
-
-
-def _masked(targets: Observed | None) -> AbstractContextManager[object]:
-    """Leave out targets that were not observed."""
-    if targets is None or targets.mask is None:
-        return nullcontext()
-    mask: AbstractContextManager[object] = pyro.poutine.mask(mask=targets.mask.unsqueeze(-1))
-    return mask

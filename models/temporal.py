@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import pyro
@@ -22,7 +21,7 @@ from pyro_vdn.nn import (
     StudentTLikelihood,
     VariationalNeurons,
 )
-from pyro_vdn.nn.observed import Observed, observed_steps, observed_values
+from pyro_vdn.nn.observed import Observed, observed_only, observed_steps, observed_values
 from pyro_vdn.nn.sequences import hyperparameters_drawn, sample_over_time
 from pyro_vdn.nn.shapes import check_choice, check_counts, check_sequences_at, check_targets
 
@@ -103,7 +102,7 @@ class StateSpace(PyroModule):
         prior = self.neurons.prior
         with hyperparameters_drawn(prior), pyro.plate("data", x.shape[-3], dim=-3):
             z = sample_over_time(self.neurons, h, inputs.mask)
-            with pyro.plate("time", x.shape[-2], dim=-2), _masked(targets):
+            with pyro.plate("time", x.shape[-2], dim=-2), observed_only(targets):
                 return self._sampled(z, targets)
 
     def _sampled(self, z: Tensor, targets: Observed | None) -> Tensor:
@@ -133,11 +132,3 @@ def _likelihood(
     if observation == "negative_binomial":
         return NegativeBinomialLikelihood(scale)
     return StudentTLikelihood(scale)
-
-
-def _masked(targets: Observed | None) -> AbstractContextManager[object]:
-    """Leave out values that were not observed."""
-    if targets is None or targets.mask is None:
-        return nullcontext()
-    mask: AbstractContextManager[object] = pyro.poutine.mask(mask=targets.mask)
-    return mask

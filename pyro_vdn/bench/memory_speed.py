@@ -232,3 +232,12 @@ def memory_speed_table(results: dict[str, Any]) -> str:
         followed = grown if one.loss == "LocalELBO" else " | "
         lines.append(f"| {one.posterior} | {one.loss} | {times} | {followed} |")
     return "\n".join(lines)
+
+
+def speed_tables(results: dict[str, Any]) -> str:
+    """Return both tables, one below the other.
+
+    Args:
+        results: What `bench_memory_speed` returned.
+    """
+    return f"{memory_speed_table(results)}\n\n{window_table(results)}"

@@ -8,7 +8,14 @@ from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
-from pyro_vdn.bench import chain_tables, control_tables, forecasting, regression
+from pyro_vdn.bench import (
+    chain_tables,
+    control_tables,
+    forecasting,
+    memory_speed,
+    memory_tables,
+    regression,
+)
 from pyro_vdn.bench.results import collect, markdown_table, paired_difference
 from pyro_vdn.bench.speed import Comparison
 
@@ -20,6 +27,8 @@ FILES = {
     "demo": "demo.json",
     "evidence": "evidence.json",
     "forecasting": "forecasting-etth1.json",
+    "memory": "memory.json",
+    "memory_speed": "memory-speed.json",
     "nuts": "nuts.json",
     "regression": "regression-energy.json",
     "regulation": "regulation.json",
@@ -104,6 +113,8 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "control_cost": control_tables.cost_table,
     "demo": _demo_table,
     "evidence": chain_tables.evidence_table,
+    "memory": memory_tables.memory_table,
+    "memory_speed": memory_speed.speed_tables,
     "nuts": chain_tables.nuts_table,
     "regulation": control_tables.regulation_table,
     "speed": _speed_table,

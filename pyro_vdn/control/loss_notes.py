@@ -16,6 +16,7 @@ from pyro_vdn.errors import InputError
 from pyro_vdn.nn.sites import (
     LOCAL,
     PENALTY,
+    PRESENT,
     Message,
     is_neuron,
     layer_of,
@@ -46,8 +47,8 @@ class LossNotes:
         """Forget everything."""
         self.log_likelihood: Tensor | float = 0.0
         self.paid: Tensor | float = 0.0
-        #: By layer, the number of its rows, and the factor on each unit's KL.
-        self.rows: dict[str, int] = {}
+        #: By layer, the rows that no mask leaves out, and the factor on each unit's KL.
+        self.rows: dict[str, float] = {}
         self.weights: dict[str, Tensor] = {}
 
     def add_likelihood(self, msg: Message) -> None:
@@ -74,7 +75,7 @@ class LossNotes:
         """
         path = layer_of(msg["name"])
         shape = msg["fn"].batch_shape
-        self.rows[path] = self.rows.get(path, 0) + shape[:-1].numel()
+        self.rows[path] = self.rows.get(path, 0.0) + _share_unmasked(msg) * shape[:-1].numel()
         scale = torch.as_tensor(msg["scale"]).detach()
         scale = scale.reshape(-1, scale.shape[-1]).mean(0) if scale.dim() else scale
         self.weights[path] = scale.expand(shape[-1])
@@ -93,7 +94,7 @@ class LossNotes:
                 "PersistenceShare",
                 expected="a step of the model that it has wrapped",
                 got="none whose log-likelihood could be noted",
-                hint="controlled = share.wrap(model), trained inside `with watch(share):`",
+                hint="controlled = share.wrap(model), each step inside `with watch(share):`",
             )
         like = next(iter(kl.values()))
         paid = torch.as_tensor(self.paid).to(like)
@@ -155,6 +156,16 @@ def _log_density(msg: Message) -> Tensor:
         log_prob = msg["fn"].log_prob(msg["value"])
         total: Tensor = scale_and_mask(log_prob, msg["scale"], msg["mask"]).sum()
         return total
+
+
+def _share_unmasked(msg: Message) -> float:
+    """Return the share of rows and units that neither a mask nor missing input leaves out."""
+    share = 1.0
+    present = msg["infer"].get(PRESENT)
+    if present is not None:
+        share = float(present.here.double().mean())
+    mask = msg["mask"]
+    return share if mask is None else share * float(torch.as_tensor(mask).double().mean())
 
 
 def _over_processes(values: Tensor) -> Tensor:

@@ -79,6 +79,10 @@ class PersistenceShare(Controller):
     penalty, for layers with any prior. Where memory has the better of the data units follow their
     own past (they may freeze in time); where it has next to no say, it is none.
 
+    The published quantity is the share of a `cost`. `L` is the expected log-likelihood, as in an
+    ELBO: under `PACmELBO`, whose likelihood is averaged inside the logarithm, the share of the loss
+    itself (`memory_share`) is larger than the one held.
+
     ``wrap(model)`` puts the live weight on that KL, or the weighted penalty into the loss. In steps
     to observe it also notes `L`, which costs one more evaluation of the likelihood.
 

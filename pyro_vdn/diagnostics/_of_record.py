@@ -42,6 +42,10 @@ def answer_of(record: LayerRecord) -> Answer:
     return Answer(loc.mean(-1), information.sum(-1), spread.mean(-1))
 
 
+#: Steps from which on a sequence shows whether its units renew themselves.
+_LEAST_STEPS = 4
+
+
 class Memory(NamedTuple):
     """How units with memory renew themselves, each `(units,)`, or None of those without."""
 
@@ -57,6 +61,8 @@ def memory_of(record: LayerRecord) -> Memory:
         return Memory(None, None)
     second_moment = plain(record.energy_about_prior.mean) + plain(record.variance.mean)
     new = plain(record.innovation.mean) / second_moment
+    if later < (_LEAST_STEPS - 1) * sequences:
+        return Memory(1.0 - new, np.full_like(new, np.nan))
     return Memory(1.0 - new, later / sequences * new)
 
 

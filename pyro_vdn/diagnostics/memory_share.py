@@ -18,8 +18,8 @@ Of = Literal["kl", "penalty"]
 def memory_share(terms: Terms, layers: Collection[str], *, of: Of = "kl") -> float:
     r"""Return the share of memory in a loss, `A / (A + |L|)`.
 
-    `A` is what layers with memory pay, weights included, `L` the log-likelihood. It is what
-    `PersistenceShare` holds near a target.
+    `A` is what layers with memory pay, weights included, `L` the log-likelihood. Under an
+    ELBO it is what `PersistenceShare` holds near a target.
 
     Args:
         terms: Terms of the loss, see `LocalELBO.terms`.

@@ -103,7 +103,7 @@ class UnitStatistics:
             what their prior expects. None without memory, or of single steps.
         renewal: With memory, what is new in the course of a sequence: :math:`1 - \text{carried}`
             times the number of steps after the first. At 1 a unit has renewed its energy once; a
-            unit near 0 is one number per sequence. None as above.
+            unit near 0 is one number per sequence. None as above, NaN for fewer than 4 steps.
         use: Mean fall of the log-likelihood, in nats per row, when the unit is replaced by draws
             from its prior; None where it was not measured.
         use_error: Its standard error over rows; the noise of draws is not in it.

@@ -27,10 +27,11 @@ def forecast(
 ) -> Prediction:
     r"""Draw the steps after the end of sequences from the posterior predictive distribution.
 
-    Steps without input are appended: there the posterior of the neurons is their prior, given the
-    past. From the last posterior, of variance `v_T`, a unit with memory `phi` spreads as
-    `phi^{2k} v_T + s^2 (1 - phi^{2k}) / (1 - phi^2)` over k steps; one without memory is at its
-    prior at once.
+    The end is that of the tensor: sequences of different lengths are to be filled up with NaN in
+    front, so that they end together. Steps without input are appended: there the posterior of the
+    neurons is their prior, given the past. From the last posterior, of variance `v_T`, a unit with
+    memory `phi` spreads as `phi^{2k} v_T + s^2 (1 - phi^{2k}) / (1 - phi^2)` over k steps; one
+    without memory is at its prior at once.
 
     Args:
         model: A Pyro program that reads NaN as missing, such as `StateSpace`.
@@ -72,12 +73,12 @@ def forecast(
         batch_size=max(1, 1024 // longer.shape[1]) if batch_size is None else batch_size,
         site=site,
     )
-    if prediction.draws.shape[2] < longer.shape[1]:
+    if prediction.draws.shape[2] < horizon:
         raise InputError(
             "model",
-            expected="one that predicts every step of its sequences",
-            got=f"{prediction.draws.shape[2]} of {longer.shape[1]} steps",
-            hint="Forecaster(..., scored_steps=None)",
+            expected=f"one that predicts the last {horizon} steps of its sequences",
+            got=f"the last {prediction.draws.shape[2]}",
+            hint=f"Forecaster(..., scored_steps={horizon}) or None",
         )
     per_output = prediction.log_prob_per_output
     return Prediction(
@@ -98,16 +99,17 @@ def _check_model(model: Program) -> None:
 
 
 def _check_sequences(x: Tensor, horizon: int, y: Tensor | None) -> None:
-    if x.dim() != 3:
+    if not isinstance(x, Tensor) or x.dim() != 3:
         raise InputError(
             "x",
             expected="sequences of shape (rows, time, features)",
-            got=f"shape {tuple(x.shape)}",
+            got=f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__,
             hint="`x.unsqueeze(0)` for a single sequence",
         )
     if y is not None:
         hint = "the targets of the steps after the end of x"
-        check_shape("y", y, (len(x), horizon, *y.shape[2:]), hint=hint)
+        outputs = y.shape[2:] if y.dim() == 3 else (1,)
+        check_shape("y", y, (len(x), horizon, *outputs), hint=hint)
 
 
 def _with_steps(values: Tensor, *, before: int = 0, after: int = 0) -> Tensor:

@@ -139,14 +139,15 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
         outcome: The likelihood of all draws, batch shape `(draws, rows, outputs)` or
             `(draws, rows, time, outputs)`, or with 1 in place of outputs that are the event
             dimension.
-        y: Targets, `(rows, outputs)` or `(rows, time, outputs)`; NaN where one is missing.
+        y: Targets, `(rows, outputs)` or `(rows, time, outputs)`; NaN where one is missing. Under a
+            joint distribution of a step's outputs, one that is missing in part is missing.
 
     Returns:
         Densities of the shape of the targets, NaN where they are (None where a joint distribution
         does not know its marginals), and `(rows,)`.
 
     Raises:
-        InputError: For targets of another shape, or missing in part for a joint distribution.
+        InputError: For targets of another shape.
     """
     expected = outcome.batch_shape[1:-1] + (outcome.event_shape or outcome.batch_shape[-1:])
     check_density_targets(y, expected)
@@ -155,7 +156,7 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
     if outcome.event_dim == 0:
         log_prob = outcome.log_prob(seen.values)
         return _averaged(log_prob).masked_fill(~there, math.nan), _averaged_rows(log_prob, there)
-    _check_whole(there)
+    there = there.all(-1, keepdim=True)  # a joint density needs all outputs of a step
     target = seen.values.unsqueeze(-2)  # (rows, outputs) -> (rows, 1, outputs)
     joint = _averaged_rows(outcome.log_prob(target), there)
     if not hasattr(outcome, "per_output"):
@@ -173,16 +174,6 @@ def _averaged_rows(log_prob: Tensor, there: Tensor) -> Tensor:
     """Return the same of all that is there of a row together, `(rows,)`."""
     rows = log_prob.masked_fill(~there, 0.0).flatten(2)  # (draws, rows, ...) -> (draws, rows, all)
     return _averaged(rows.sum(-1))
-
-
-def _check_whole(there: Tensor) -> None:
-    if there.shape[-1] > 1:
-        raise InputError(
-            "y",
-            expected="all outputs of a joint distribution, or none of them",
-            got="some of them missing",
-            hint="a likelihood of independent outputs",
-        )
 
 
 def check_density_targets(y: Tensor, expected: torch.Size) -> None:

@@ -117,7 +117,7 @@ class TrendSeasonalEncoder(nn.Module):
                 "kernel_size",
                 expected=f"an odd length of at most {input_length}",
                 got=str(kernel_size),
-                hint="kernel_size=25, or 1 for no trend",
+                hint="kernel_size=25 for long windows, 1 for no trend",
             )
         self.input_length = input_length
         self.kernel_size = kernel_size

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from pyro_vdn.nn.chain import GaussianChain, as_chain
 from pyro_vdn.nn.lags import widened
+
+
+class Present(NamedTuple):
+    """Which steps have input.
+
+    Args:
+        here: Boolean, `(..., time)`: whether this step has.
+        before: Boolean, `(..., time)`: whether any step before has.
+
+    Example:
+        >>> Present.of(torch.tensor([False, True, True])).before
+        tensor([False, False,  True])
+    """
+
+    here: Tensor
+    before: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Present:
+        """Return the same of a mask, `(..., time)`."""
+        so_far = mask.cummax(-1).values
+        return cls(mask, torch.cat([torch.zeros_like(mask[..., :1]), so_far[..., :-1]], -1))
+
+    def at(self, time: int) -> Present:
+        """Return that of one step, `(..., 1)`."""
+        return Present(*(values[..., time : time + 1] for values in self))
 
 
 def following(

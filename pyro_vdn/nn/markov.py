@@ -15,8 +15,9 @@ from torch.distributions import register_kl
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.chain import GaussianChain, as_chain
+from pyro_vdn.nn.following import Present
 from pyro_vdn.nn.lags import widened
-from pyro_vdn.nn.sites import POSTERIOR, Message, latent_site, step_plate
+from pyro_vdn.nn.sites import POSTERIOR, PRESENT, Message, latent_site, step_plate
 
 
 class PastMoments(NamedTuple):
@@ -198,7 +199,10 @@ register_kl(ChainStep, ChainStep)(step_kl)  # type: ignore[no-untyped-call]
 
 
 def run_chain(
-    path: str, prior: GaussianChain, posterior: Callable[[], dist.Distribution]
+    path: str,
+    prior: GaussianChain,
+    posterior: Callable[[], dist.Distribution],
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Sample a layer's chains step by step, at one site each, in a `pyro.markov` loop.
 
@@ -206,6 +210,7 @@ def run_chain(
         path: Path of the layer.
         prior: Its prior.
         posterior: Its posterior, evaluated where a step's offer is taken.
+        mask: Boolean, `(..., time)`: which steps have input; None for all.
 
     Returns:
         The values of all steps, `(..., time, units)`.
@@ -214,12 +219,17 @@ def run_chain(
         InputError: For a weight or mask per step, which one site per step cannot tell apart.
     """
     walk = _Walk(prior, posterior)
+    present = None if mask is None else Present.of(mask)
     with pyro.plate(step_plate(path), 1, dim=-2):  # each step keeps the place of time
         for time in pyro.markov(range(prior.batch_shape[-2]), history=prior.order):
-            offer = functools.cache(functools.partial(walk.posterior_step, time))
+            infer: dict[str, Any] = {
+                POSTERIOR: functools.cache(functools.partial(walk.posterior_step, time))
+            }
+            if present is not None:
+                infer[PRESENT] = present.at(time)
             step = ChainStep.of(prior, time, walk.values)
             with _Effects() as effects:
-                value: Tensor = pyro.sample(latent_site(path, time), step, infer={POSTERIOR: offer})
+                value: Tensor = pyro.sample(latent_site(path, time), step, infer=infer)
             walk.values.append(value)
             walk.observed.append(effects.observed)
     lead = torch.broadcast_shapes(*(value.shape for value in walk.values))  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -18,7 +18,7 @@ from torch import Size, Tensor, nn
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import sites
 from pyro_vdn.nn.chain import GaussianChain
-from pyro_vdn.nn.following import following
+from pyro_vdn.nn.following import Present, following
 from pyro_vdn.nn.local import LocalDecoder
 from pyro_vdn.nn.markov import run_chain
 from pyro_vdn.nn.moments import Moments
@@ -135,7 +135,7 @@ class VariationalNeurons(nn.Module):
             if not isinstance(prior, GaussianChain):
                 return self._sampled(path, h, mask, prior, posterior)
             _refuse_time(path)
-            z = run_chain(path, prior, posterior) if self.steps == "markov" else None
+            z = run_chain(path, prior, posterior, mask) if self.steps == "markov" else None
             with pyro.plate(sites.time_plate(path), h.shape[-2], dim=-2):
                 if z is None:
                     return self._sampled(path, h, mask, prior, posterior)
@@ -152,7 +152,9 @@ class VariationalNeurons(nn.Module):
     ) -> Tensor:
         """Sample all neurons at one site and return them pooled."""
         output = LayerOutput(self._output_moments)
-        infer = {sites.POSTERIOR: posterior, sites.OUTPUT: output}
+        infer: dict[str, Any] = {sites.POSTERIOR: posterior, sites.OUTPUT: output}
+        if mask is not None:
+            infer[sites.PRESENT] = Present.of(mask)
         z: Tensor = pyro.sample(sites.latent_site(path), prior, infer=infer)
         self._reconstruct(path, h, mask, z)
         output.value = self._pooled(z)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import pyro.poutine
@@ -111,3 +112,21 @@ def observed_values(what: str, y: Tensor) -> Observed:
     values = y.masked_fill(~there, 0.0)
     whole = there.any(-1, keepdim=True)
     return Observed(values, whole if bool((there == whole).all()) else there)
+
+
+def observed_only(targets: Observed | None, *, event_dim: int = 0) -> AbstractContextManager[Any]:
+    """Return the context in which a likelihood leaves out what was not observed.
+
+    Args:
+        targets: What was observed; None where nothing is given.
+        event_dim: Event dimensions of the likelihood, of which the mask has one column.
+
+    Example:
+        >>> with observed_only(observed_values("y", torch.tensor([[0.0], [torch.nan]]))):
+        ...     pass
+    """
+    if targets is None or targets.mask is None:
+        return nullcontext()
+    mask = targets.mask.reshape(targets.mask.shape + (1,) * event_dim)
+    context: AbstractContextManager[Any] = pyro.poutine.mask(mask=mask)
+    return context

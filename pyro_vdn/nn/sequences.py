@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vdn.nn import sites
+from pyro_vdn.nn.autoregressive import AutoregressiveNormal
 from pyro_vdn.nn.chain import GaussianChain
 from pyro_vdn.nn.moments import Moments
 from pyro_vdn.nn.neurons import VariationalNeurons
@@ -68,7 +69,9 @@ def sample_over_time(neurons: VariationalNeurons, h: Tensor, mask: Tensor | None
 
 def _has_memory(prior: nn.Module, h: Tensor) -> bool:
     """Say whether a prior, also one of a user's own, links the steps."""
-    with torch.no_grad():
+    if isinstance(prior, AutoregressiveNormal):
+        return True
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.poutine.block():
         return isinstance(prior(h[..., :1, :]), GaussianChain)
 
 

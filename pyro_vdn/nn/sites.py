@@ -28,6 +28,8 @@ POSTERIOR = "vdn_posterior"
 #: Offer at a neuron's site: a function from its posterior to the distribution of the layer's
 #: pooled output.
 OUTPUT = "vdn_output"
+#: At a neuron's site: which of its steps have input, a `Present`; absent where all have.
+PRESENT = "vdn_present"
 #: Offer at a likelihood site: a function from the output distribution of the last neurons to an
 #: `Integrated`.
 MARGINAL = "vdn_marginal"

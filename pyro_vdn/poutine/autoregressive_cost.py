@@ -45,7 +45,10 @@ def autoregressive_cost(
     The published form compares the window of a forecast with the one a stride of 4 steps earlier:
     two steps, whose input is ``torch.stack([earlier, current], -2)``. Its settings are `phi` 0.95
     and `window_scale` of the energy band; its loss takes the mean over units where this takes their
-    sum, hence `weight / num_units` for the same size.
+    sum, hence `weight / num_units` for the same size, and charges the KL of the current window
+    alone: ``kl_weight(model, {"neurons": torch.tensor([[0.0], [beta]])})``.
+
+    A cost does not know which steps have input: a missing one counts as a step at its prior.
 
     Args:
         phi: Coefficient, a number or `(num_units,)`.

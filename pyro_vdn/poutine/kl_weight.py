@@ -63,7 +63,8 @@ def kl_weight(
         model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``
             statement.
         weight: `beta`, at least 0: a number, a tensor of shape `(num_units,)` for a weight per
-            unit, or a mapping from layer path to either (layers that are not named keep theirs).
+            unit, or `(time, 1)` for one per step of a layer on sequences, or a mapping from layer
+            path to any of these (layers that are not named keep theirs).
 
     Returns:
         The wrapped program, or the effect.

@@ -10,8 +10,9 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_vdn.nn.following import Present
 from pyro_vdn.nn.normals import unexpanded
-from pyro_vdn.nn.sites import POSTERIOR, Message, is_neuron, layer_of, step_of
+from pyro_vdn.nn.sites import POSTERIOR, PRESENT, Message, is_neuron, layer_of, step_of
 from pyro_vdn.nn.unit_measures import precise
 from pyro_vdn.poutine.quantities import PriorPasts, quantities, squared
 
@@ -134,6 +135,7 @@ class LayerRecord:
         prior_scale: Tensor,
         prior_loc: Tensor | None = None,
         innovation: Tensor | None = None,
+        present: Present | None = None,
     ) -> None:
         """Take in a batch.
 
@@ -144,9 +146,19 @@ class LayerRecord:
             prior_scale: Scales of the prior, `(..., num_units[, latent_dim])`.
             prior_loc: Its locations, which broadcast to those of the posterior; None for 0.
             innovation: Squared innovations, `(..., steps, num_units)`; None without memory.
+            present: Which rows or steps have input, `(...)`; None for all. Others do not count.
         """
         self.last_loc, self.last_scale, self.last_kl = loc, scale, kl
         by_latent = loc.dim() > kl.dim()
+        if present is not None:
+            here = present.here.expand(kl.shape[:-1])
+            if innovation is not None:
+                # The first step with input starts a sequence: those after it can renew it.
+                later = here & present.before
+                innovation = innovation[later[..., -innovation.shape[-2] :]]
+            if prior_loc is not None:
+                prior_loc = prior_loc.expand(loc.shape)[here]
+            loc, scale, kl, prior_scale = loc[here], scale[here], kl[here], prior_scale[here]
         variance = squared(scale)
         for moments, values in (
             (self.loc, loc),
@@ -245,7 +257,8 @@ class RecordMessenger(Messenger, Mapping[str, LayerRecord]):
         with torch.no_grad():
             layer = self._layers.setdefault(layer_of(msg["name"]), LayerRecord())
             earlier = layer.last() if step_of(msg["name"]) else ()
-            layer.update(*quantities(msg, posterior, self._pasts))
+            present = msg["infer"].get(PRESENT)
+            layer.update(*quantities(msg, posterior, self._pasts), present=present)
             layer.follow(earlier)
 
 

@@ -22,7 +22,6 @@ from pyro_vdn.nn.shapes import check_positive, check_rows
 from pyro_vdn.nn.sites import DRAWS, is_neuron, latent_site, layer_of
 
 Program = Callable[..., Any]
-_OUTCOME = ("row", "time", "output")
 
 
 def sequences_to_arviz(
@@ -82,14 +81,22 @@ def sequences_to_arviz(
             dims[name] = [units[owner], "lag"][: value.dim() - 1]
     groups: dict[str, dict[str, Any]] = {
         "posterior": posterior,
-        "posterior_predictive": {site: outcome["value"]},
+        "posterior_predictive": {site: _outputs_last(outcome)},
         "constant_data": {"x": x},
     }
-    dims |= {site: list(_OUTCOME), "x": ["row", "time", "feature"]}
+    scored = groups["posterior_predictive"][site].shape[2]
+    time = "time" if scored == x.shape[1] else "scored_time"
+    dims |= {site: ["row", time, "output"], "x": ["row", "time", "feature"]}
     if y is not None:
         groups["observed_data"] = {site: y}
         groups["log_likelihood"] = {site: _log_prob(outcome["fn"], y)}
     return to_arviz(groups, dims=dims, coords=coords)
+
+
+def _outputs_last(outcome: dict[str, Any]) -> Tensor:
+    """Return draws `(draws, rows, time, outputs)`, also of outputs that are the event."""
+    value: Tensor = outcome["value"]
+    return value.squeeze(-2) if outcome["fn"].event_dim else value
 
 
 def _sample(
@@ -106,7 +113,7 @@ def _sample(
             "site", expected=f"one of {trace.stochastic_nodes}", got=repr(site), hint="site='y'"
         )
     outcome: dict[str, Any] = trace.nodes[site]
-    if tuple(outcome["value"].shape[:3]) != (num_samples, *x.shape[:2]) or dim != -4:
+    if tuple(outcome["value"].shape[:2]) != (num_samples, len(x)) or dim != -4:
         raise InputError(
             f"site '{site}'",
             expected=f"outcomes of shape {(*x.shape[:2], 'outputs')}, a sequence each row",
@@ -137,7 +144,7 @@ def _global(drawn: Trace, site: str) -> dict[str, Tensor]:
         for name, node in drawn.nodes.items()
         if name in drawn.stochastic_nodes
         and name != site
-        and not (is_neuron(node) or site_is_subsample(node))
+        and not (is_neuron(node) or site_is_subsample(node) or node["infer"].get("is_auxiliary"))
     }
 
 
@@ -148,6 +155,10 @@ def _unused(node: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _log_prob(outcome: Any, y: Tensor) -> Tensor:
+    """Return the log density of each output, `(draws, rows, time, outputs)`."""
     seen = observed_values("y", y)
-    log_prob: Tensor = outcome.log_prob(seen.values)
+    if outcome.event_dim:
+        log_prob: Tensor = outcome.per_output().log_prob(seen.values.unsqueeze(-2)).squeeze(-2)
+    else:
+        log_prob = outcome.log_prob(seen.values)
     return log_prob if seen.mask is None else log_prob.masked_fill(~seen.mask, torch.nan)

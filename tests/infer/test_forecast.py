@@ -164,9 +164,11 @@ def test_refuses_a_model_that_does_not_read_missing_steps() -> None:
         forecast(model, NeuronGuide(model), torch.zeros(4, 9, 2), 5)
 
 
-def test_a_model_that_predicts_the_last_step_alone_is_refused() -> None:
+def test_a_model_that_predicts_too_few_steps_is_refused() -> None:
     model = Forecaster(
         48, 12, num_units=4, memory=AutoregressiveNormal(4), scored_steps=1, kernel_size=5
     )
-    with pytest.raises(InputError, match="predicts every step of its sequences, got 1 of 9 steps"):
+    with pytest.raises(
+        InputError, match="predicts the last 3 steps of its sequences, got the last 1"
+    ):
         forecast(model, NeuronGuide(model), torch.randn(5, 6, 48), 3, num_samples=7)

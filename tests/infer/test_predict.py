@@ -472,7 +472,7 @@ def test_hyperparameters_are_shared_by_all_batches() -> None:
         torch.testing.assert_close(value, seen[0], rtol=0, atol=0)
 
 
-def test_a_joint_outcome_is_missing_as_a_whole_or_not_at_all() -> None:
+def test_a_joint_outcome_that_is_missing_in_part_is_missing() -> None:
     outcome = dist.MultivariateNormal(torch.randn(7, 5, 1, 2), torch.eye(2))
     y = torch.randn(5, 2)
     full = mixture_log_probs(outcome, y)[1]
@@ -481,8 +481,9 @@ def test_a_joint_outcome_is_missing_as_a_whole_or_not_at_all() -> None:
     assert joint[3] == 0
     torch.testing.assert_close(joint[:3], full[:3])
     y[1, 0] = math.nan
-    with pytest.raises(InputError, match="y: expected all outputs of a joint distribution"):
-        mixture_log_probs(outcome, y)
+    _, joint = mixture_log_probs(outcome, y)
+    assert joint[1] == joint[3] == 0
+    torch.testing.assert_close(joint[0], full[0])
 
 
 @pytest.mark.parametrize("method", ["x", "y"])

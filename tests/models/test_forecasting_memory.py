@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -25,7 +25,7 @@ from pyro_vdn.nn import (
     StandardNormal,
     normalise_window,
 )
-from pyro_vdn.poutine import deterministic
+from pyro_vdn.poutine import autoregressive_cost, deterministic, kl_weight, penalize
 from pyro_vdn.testing import loss_and_grads, randomise
 
 ROWS, TIME, LENGTH, HORIZON, UNITS = 5, 4, 12, 3, 6
@@ -361,3 +361,28 @@ def test_refuses_options(options: dict[str, Any], message: str) -> None:
 def test_refuses_inputs(x: Tensor, y: Tensor | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(autoregressive(), scored_steps=2)(x, y)
+
+
+@pytest.mark.parametrize("on", ["loc", "sample"])
+def test_the_published_window_form_is_a_configuration(on: Literal["loc", "sample"]) -> None:
+    """`NLL(current) + beta KL(current) + lambda mean_i (m - phi m')^2 / (2 s^2)`, by hand."""
+    phi, scale, beta, weight, units = 0.95, 0.3, 0.01, 0.7, 5
+    bare = Forecaster(
+        8, 3, hidden=6, num_units=units, kernel_size=3, memory=StandardNormal(), scored_steps=1
+    )
+    cost = autoregressive_cost(phi, scale=scale, on=on, weight=weight / units)
+    model = kl_weight(bare, {"neurons": torch.tensor([[0.0], [beta]])})
+    model = penalize(model, {"neurons": cost}, name="memory")
+    x, y = torch.randn(4, 2, 8), torch.randn(4, 1, 3)
+    terms = LocalELBO().terms(model, NeuronGuide(model), x, y)
+    windows = normalise_window(x)
+    posterior = bare.neurons.posterior(bare.encoder(windows.values))
+    mean, variance = posterior.mean, posterior.variance
+    kl = 0.5 * (mean.square() + variance - variance.log() - 1)
+    torch.testing.assert_close(terms.kl["neurons"].sum(), beta * kl[:, 1].sum())
+    moved = (mean[:, 1] - phi * mean[:, 0]).square()
+    if on == "sample":
+        moved = moved + variance[:, 1] + phi**2 * variance[:, 0]
+    expected = weight * (moved / (2 * scale**2)).mean(-1).sum()
+    torch.testing.assert_close(terms.penalty["neurons"].sum(), expected)
+    assert terms.log_likelihood["y"].numel() == 4

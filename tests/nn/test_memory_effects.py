@@ -207,3 +207,28 @@ def test_the_kl_is_mapped() -> None:
     many = torch.stack([b, b + 1])
     mapped = torch.func.vmap(unit_kl, in_dims=(None, 0, None))(a, many, c)
     torch.testing.assert_close(mapped[1], unit_kl(a, b + 1, c))
+
+
+@pytest.mark.parametrize("steps", ["parallel", "markov"])
+@pytest.mark.parametrize("front", [True, False])
+def test_padding_changes_nothing_that_is_recorded(steps: Steps, front: bool) -> None:
+    layer = VariationalNeurons(
+        2, UNITS, prior=AutoregressiveNormal(UNITS), posterior=NormalPosterior(), steps=steps
+    )
+    x = torch.randn(ROWS, TIME, 2)
+    padding = torch.full((ROWS, 4, 2), torch.nan)
+    padded = torch.cat([padding, x] if front else [x, padding], -2)
+    seen = []
+    for values in (x, padded):
+        mask = values.isfinite().all(-1)
+        with record() as layers:
+            layer(values, mask)
+        seen.append(layers[""])
+    for name in ("loc", "scale", "energy", "prior_variance"):
+        first, second = (getattr(one, name) for one in seen)
+        assert first.count == second.count == ROWS * TIME
+        torch.testing.assert_close(first.mean, second.mean)
+    assert seen[0].innovation.count == seen[1].innovation.count == ROWS * (TIME - 1)
+    torch.testing.assert_close(seen[0].innovation.mean, seen[1].innovation.mean)
+    if not front:  # in front, the first step is charged for a past that is not known
+        torch.testing.assert_close(seen[0].kl.mean, seen[1].kl.mean)

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.autoguide import AutoNormal
 from pyro_vdn.guides import NeuronGuide, without_neurons
-from pyro_vdn.models import Regression, StateSpace
+from pyro_vdn.models import Forecaster, Regression, StateSpace
 from torch import Tensor
 
 from pyro_vdn.diagnostics import crps_draws
@@ -215,3 +216,20 @@ def test_hyperparameters_are_fitted_by_a_guide_of_their_own(
     fresh = torch.full((4,), 0.5)
     assert (medians["neurons.prior.phi"] - fresh).abs().max() > 0.02  # it has moved
     assert predict(model, guide, x, num_samples=3, batch_size=16).draws.shape == (3, 40, 12, 2)
+
+
+@pytest.mark.parametrize("scored_steps", [None, 1])
+def test_forecasts_of_windows_as_arviz_data(scored_steps: int | None) -> None:
+    model = Forecaster(
+        8, 3, num_units=2, kernel_size=3, memory=AutoregressiveNormal(2), scored_steps=scored_steps
+    )
+    x, y = torch.randn(4, 5, 8), torch.randn(4, scored_steps or 5, 3)
+    y[0, 0, 1] = torch.nan
+    data = sequences_to_arviz(model, NeuronGuide(model), x, y, num_samples=6)
+    time = "time" if scored_steps is None else "scored_time"
+    outcome = data["posterior_predictive"]["y"]
+    assert outcome.dims == ("chain", "draw", "row", time, "output")
+    assert outcome.shape == (1, 6, *y.shape)
+    log_prob = data["log_likelihood"]["y"].values
+    assert log_prob.shape == (1, 6, *y.shape)
+    assert np.array_equal(np.isnan(log_prob[0, 0]), np.isnan(y.numpy()))

@@ -38,7 +38,7 @@ doctest: $(READY)
 	$(BIN)/pytest -q --doctest-modules pyro_vdn models guides
 
 notebooks: $(READY)
-	$(BIN)/pytest -q --nbmake --nbmake-timeout=300 notebooks
+	$(BIN)/pytest -q -n 2 --nbmake --nbmake-timeout=300 notebooks
 
 clean:
 	rm -rf .venv build dist *.egg-info

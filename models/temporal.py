@@ -61,6 +61,7 @@ class StateSpace(PyroModule):
             that are negative or no integers.
 
     Example:
+        >>> import torch
         >>> x = torch.zeros(5, 10, 3)
         >>> x[:, 6:8] = torch.nan  # a gap
         >>> StateSpace(3, 2)(x).shape

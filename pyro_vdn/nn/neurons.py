@@ -186,7 +186,8 @@ class VariationalNeurons(nn.Module):
         """Say the sizes in the module's printed form."""
         shape = self.shape
         sizes = f"{shape.in_features}, {shape.num_units}, latent_dim={shape.latent_dim}"
-        return f"{sizes}, pool={self.pool!r}, steps={self.steps!r}"
+        steps = "" if self.steps == "parallel" else f", steps={self.steps!r}"
+        return f"{sizes}, pool={self.pool!r}{steps}"
 
     def _over_units(self, distribution: dist.Distribution, batch_shape: Size) -> dist.Distribution:
         """Expand a distribution, possibly scalar, to the layer's batch and event shape."""

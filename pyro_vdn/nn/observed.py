@@ -122,6 +122,7 @@ def observed_only(targets: Observed | None, *, event_dim: int = 0) -> AbstractCo
         event_dim: Event dimensions of the likelihood, of which the mask has one column.
 
     Example:
+        >>> import torch
         >>> with observed_only(observed_values("y", torch.tensor([[0.0], [torch.nan]]))):
         ...     pass
     """

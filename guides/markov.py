@@ -167,8 +167,8 @@ class SmoothingPosterior(FilteringPosterior):
     r"""The posterior `q(z_t | z_{t-1}, h_1:T)`, with what later steps say amortized.
 
     As `FilteringPosterior`, with a second summary, of the steps from `t` on. A step has a potential
-    where it, or any later one, has input. For linear-Gaussian chains the exact posterior is of this
-    form away from the ends, where the precision of what follows is constant.
+    where it, or any later one, has input. For linear-Gaussian chains of positive `phi` the exact
+    posterior is of this form away from the ends, where the precision of what follows is constant.
 
     Args:
         potential: The module that gives the potentials; default `NormalPosterior()`.

@@ -18,6 +18,8 @@ from pyro_vdn.nn.chain import GaussianChain
 from pyro_vdn.nn.hyper import Hyperparameters, check_support, draw_global
 from pyro_vdn.nn.shapes import LayerShape, check_not_negative, check_positive
 from pyro_vdn.nn.stationary import (
+    as_numbers,
+    coefficients_per_unit,
     free_from_partials,
     levinson,
     partial_autocorrelations,
@@ -97,7 +99,7 @@ class AutoregressiveNormal(nn.Module):
         if isinstance(phi, dist.Distribution):
             check_support("phi", phi, -1.0, 1.0)
         else:
-            partials = partial_autocorrelations(_coefficients(phi, num_units, order))
+            partials = partial_autocorrelations(coefficients_per_unit(phi, num_units, order))
             self._keep("raw_partials", free_from_partials(partials), "phi" in learned)
             partials = partials_from_free(self.raw_partials)  # as rounded
         if isinstance(scale, dist.Distribution):
@@ -121,7 +123,7 @@ class AutoregressiveNormal(nn.Module):
                     hint="scale=pyro.distributions.LogNormal(-1.0, 1.0)",
                 )
             scale = unexplained(partials)[..., -1].sqrt()
-        values = _numbers("scale", scale)
+        values = as_numbers("scale", scale)
         if values.shape not in ((), (self.num_units,)):
             raise InputError(
                 "scale",
@@ -271,32 +273,3 @@ def _learned(learn: bool | Collection[str], **given: object) -> Collection[str]:
             hint='learn=("phi",) beside a number or tensor phi',
         )
     return learn
-
-
-def _numbers(what: str, values: float | Tensor) -> Tensor:
-    try:
-        return torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            what,
-            expected="a number, a tensor or a distribution",
-            got=repr(values),
-            hint=f"{what}=0.9",
-        ) from error
-
-
-def _coefficients(phi: float | Tensor, num_units: int, order: int) -> Tensor:
-    """Return coefficients `(num_units, order)`."""
-    values = _numbers("phi", phi)
-    if values.dim() == 0:
-        return F.pad(values.expand(num_units, 1), (0, order - 1))
-    if order == 1 and values.shape == (num_units,):
-        return values.unsqueeze(-1)
-    if values.shape not in ((order,), (num_units, order)):
-        raise InputError(
-            "phi",
-            expected=f"a number, or shape ({order},) or ({num_units}, {order})",
-            got=f"shape {tuple(values.shape)}",
-            hint="a row of `order` coefficients, the latest lag first",
-        )
-    return values.expand(num_units, order)

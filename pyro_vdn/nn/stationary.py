@@ -120,3 +120,51 @@ def precise(values: Tensor) -> Tensor:
         values: Hyperparameters.
     """
     return values if values.device.type == "mps" else values.double()
+
+
+def as_numbers(what: str, values: float | Tensor) -> Tensor:
+    """Return an argument as a tensor of its own, of the default dtype.
+
+    Args:
+        what: The argument.
+        values: Its value.
+
+    Raises:
+        InputError: For what is neither a number nor a tensor.
+    """
+    try:
+        return torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            what,
+            expected="a number, a tensor or a distribution",
+            got=repr(values),
+            hint=f"{what}=0.9",
+        ) from error
+
+
+def coefficients_per_unit(phi: float | Tensor, num_units: int, order: int) -> Tensor:
+    """Return coefficients `(num_units, order)`.
+
+    Args:
+        phi: A number, the first lag's; or a tensor `(order,)`, `(num_units, order)` or, for order
+            1, `(num_units,)`.
+        num_units: Number of units.
+        order: Number of lags.
+
+    Raises:
+        InputError: For a tensor of another shape.
+    """
+    values = as_numbers("phi", phi)
+    if values.dim() == 0:
+        return F.pad(values.expand(num_units, 1), (0, order - 1))
+    if order == 1 and values.shape == (num_units,):
+        return values.unsqueeze(-1)
+    if values.shape not in ((order,), (num_units, order)):
+        raise InputError(
+            "phi",
+            expected=f"a number, or shape ({order},) or ({num_units}, {order})",
+            got=f"shape {tuple(values.shape)}",
+            hint="a row of `order` coefficients, the latest lag first",
+        )
+    return values.expand(num_units, order)

@@ -105,9 +105,12 @@ class GaussianChain(TorchDistribution):
         """Return the log density of each step given those before it, `(..., time, units)`."""
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)  # type: ignore[no-untyped-call]
         value = value.expand(shape)
-        loc = carried(self.coefficients, value) + self.offset
-        residual = (value - loc) / self.scale
-        return -0.5 * residual.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        error = value - carried(self.coefficients, value)
+        if not self.is_centred:
+            error = error - self.offset
+        # What the scale alone decides is small where rows share it.
+        constant = -self.scale.log() - 0.5 * math.log(2 * math.pi)
+        return torch.addcmul(constant, error.square(), -0.5 / self.scale.square())
 
     @property
     def mean(self) -> Tensor:

@@ -162,7 +162,8 @@ class _SquaredError(torch.autograd.Function):
         if torch.is_grad_enabled():  # second derivatives go through the error too
             error = offset + weights * lagged(mean, 1)
         to_offset = error * (2 * grad)
-        to_mean = F.pad(to_offset[:, 1:] * weights[1:], (0, 0, 0, 1))
+        nothing = torch.zeros_like(to_offset[:, :1])
+        to_mean = torch.cat([to_offset[:, 1:] * weights[1:], nothing], 1)
         to_weights = product_sum(to_offset[:, 1:], mean[:, :-1], weights[1:].shape)
         return to_offset, to_mean, F.pad(to_weights, (0, 0, 1, 0))
 

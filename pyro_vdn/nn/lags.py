@@ -21,7 +21,7 @@ def lagged(values: Tensor, lag: int) -> Tensor:
         tensor([0., 1., 2.])
     """
     kept = max(values.shape[-2] - lag, 0)
-    return F.pad(values[..., :kept, :], (0, 0, values.shape[-2] - kept, 0))
+    return torch.cat([torch.zeros_like(values[..., kept:, :]), values[..., :kept, :]], -2)
 
 
 def carried(coefficients: Tensor, values: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import partial
 
 import pyro.distributions as dist
-import pyro.poutine
 import torch
 from torch import Tensor
 
@@ -16,8 +15,8 @@ from pyro_vdn.control.controller import Controller, Program, Seen
 from pyro_vdn.control.layers import Controlled, like_layer, neuron_layers
 from pyro_vdn.control.loss_notes import LossNotes, NotingMessenger
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn import AutoregressiveNormal, VariationalNeurons
-from pyro_vdn.nn.chain import GaussianChain
+from pyro_vdn.nn import VariationalNeurons
+from pyro_vdn.nn.sequences import links_steps
 from pyro_vdn.poutine import Cost, kl_weight, penalize
 
 
@@ -235,8 +234,4 @@ def has_memory(layer: VariationalNeurons) -> bool:
         >>> has_memory(VariationalNeurons(3, 4))
         False
     """
-    if isinstance(layer.prior, AutoregressiveNormal):
-        return True
-    steps = like_layer(layer).new_zeros(2, layer.shape.in_features)
-    with torch.no_grad(), pyro.poutine.block():
-        return isinstance(layer.prior(steps), GaussianChain)
+    return links_steps(layer.prior, like_layer(layer).new_zeros(2, layer.shape.in_features))

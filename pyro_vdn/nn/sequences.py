@@ -60,19 +60,28 @@ def sample_over_time(neurons: VariationalNeurons, h: Tensor, mask: Tensor | None
         torch.Size([5, 10, 4])
     """
     path = sites.attribute_path(neurons)
-    own = _has_memory(neurons.prior, h)
+    own = links_steps(neurons.prior, h[..., :1, :])
     time = nullcontext() if own else pyro.plate(sites.time_plate(path), h.shape[-2], dim=-2)
     with time:
         units: Tensor = neurons(h, mask)
     return units
 
 
-def _has_memory(prior: nn.Module, h: Tensor) -> bool:
-    """Say whether a prior, also one of a user's own, links the steps."""
+def links_steps(prior: nn.Module, h: Tensor) -> bool:
+    """Say whether a prior, also one of a user's own, is a chain over time.
+
+    Args:
+        prior: A prior of neurons.
+        h: An input to ask it with, `(..., time, features)`.
+
+    Example:
+        >>> links_steps(AutoregressiveNormal(4), torch.zeros(1, 3))
+        True
+    """
     if isinstance(prior, AutoregressiveNormal):
         return True
     with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.poutine.block():
-        return isinstance(prior(h[..., :1, :]), GaussianChain)
+        return isinstance(prior(h), GaussianChain)
 
 
 def carried_forward(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -319,7 +319,9 @@ def test_a_prior_belongs_to_one_layer() -> None:
 
 
 def test_bind_takes_the_layer_it_was_made_for() -> None:
-    AutoregressiveNormal(4).bind(LayerShape(3, 4, 1))
+    prior = AutoregressiveNormal(4)
+    prior.bind(LayerShape(3, 4, 1))
+    assert VariationalNeurons(3, 4, prior=prior).prior is prior
 
 
 # --- hyper-priors ---

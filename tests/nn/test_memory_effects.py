@@ -175,8 +175,8 @@ def unit_kl(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def test_second_derivatives_of_the_kl() -> None:
-    torch.autograd.gradcheck(unit_kl, chains())
-    torch.autograd.gradgradcheck(unit_kl, chains())
+    assert torch.autograd.gradcheck(unit_kl, chains())
+    assert torch.autograd.gradgradcheck(unit_kl, chains())
 
 
 def test_the_kl_of_units_is_the_mean_of_that_of_steps() -> None:

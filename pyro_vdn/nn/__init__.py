@@ -23,10 +23,12 @@ from pyro_vdn.nn.priors import ConditionalNormal, LearnedNormal, StandardNormal
 from pyro_vdn.nn.readouts import LinearReadout, Units
 from pyro_vdn.nn.scales import OutputScale
 from pyro_vdn.nn.shapes import LayerShape
+from pyro_vdn.nn.transformer import CausalSelfAttention, TransformerBlock
 
 __all__ = [
     "AutoregressiveNormal",
     "CategoricalLikelihood",
+    "CausalSelfAttention",
     "ConditionalNormal",
     "GaussianChain",
     "Integrated",
@@ -46,6 +48,7 @@ __all__ = [
     "OutputScale",
     "StandardNormal",
     "StudentTLikelihood",
+    "TransformerBlock",
     "TrendSeasonalEncoder",
     "Units",
     "VariationalNeurons",

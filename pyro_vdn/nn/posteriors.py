@@ -27,8 +27,8 @@ LocMode = Literal["linear", "identity"]
 class NormalPosterior(nn.Module):
     r"""The posterior `q(z_i | h) = Normal(mu_i(h), sigma_i(h)^2)` of every unit.
 
-    The location is linear, `mu = W h + b`, or the input itself. The scale is
-    `min_scale + softplus(raw)` with
+    The location is linear, `mu = W h + b`, the input itself, or any network of it, such as the
+    activation `act(W h)` of a feed-forward layer. The scale is `min_scale + softplus(raw)` with
 
     | `scale` | `raw` | parameters |
     | --- | --- | --- |
@@ -43,12 +43,13 @@ class NormalPosterior(nn.Module):
             has at most 5 % of the parameters of the location head, and at least 1.
         initial_scale: Scale of every unit at the start, positive.
         min_scale: Floor under the scale.
-        loc: ``"linear"`` for `W h + b`, or ``"identity"`` for `h` itself (then ``in_features ==
-            num_units``).
+        loc: ``"linear"`` for `W h + b`, ``"identity"`` for `h` itself (then ``in_features ==
+            num_units``), or a module from `(..., in_features)` to `(..., num_units)`, times
+            `latent_dim` above one latent dimension.
 
     Raises:
-        InputError: For an unknown mode, a scale at or below its floor, or an identity between
-            unequal sizes.
+        InputError: For an unknown mode, a scale at or below its floor, an identity between unequal
+            sizes, or a network whose output is not of the units.
 
     Example:
         >>> from pyro_vdn.nn import VariationalNeurons
@@ -68,16 +69,19 @@ class NormalPosterior(nn.Module):
         rank: int | None = None,
         initial_scale: float = 0.3,
         min_scale: float = 1e-3,
-        loc: LocMode = "linear",
+        loc: LocMode | nn.Module = "linear",
     ) -> None:
         super().__init__()
         check_choice("scale", scale, get_args(ScaleMode))
-        check_choice("loc", loc, get_args(LocMode))
+        if not isinstance(loc, nn.Module):
+            check_choice("loc", loc, get_args(LocMode))
         if rank is not None:
             check_positive(rank=rank)
         check_not_negative(min_scale=min_scale)
         self.scale_mode = scale
-        self.loc_mode = loc
+        self.loc_mode = "network" if isinstance(loc, nn.Module) else loc
+        if isinstance(loc, nn.Module):
+            self.loc = loc
         self.rank = rank
         self.initial_scale = initial_scale
         self.min_scale = min_scale
@@ -93,8 +97,9 @@ class NormalPosterior(nn.Module):
                 hint="loc='linear'",
             )
         self.latent_shape = shape.latent
-        linear = self.loc_mode == "linear"
-        self.loc = nn.Linear(shape.in_features, num_latents) if linear else nn.Identity()
+        if self.loc_mode != "network":
+            linear = self.loc_mode == "linear"
+            self.loc = nn.Linear(shape.in_features, num_latents) if linear else nn.Identity()
         self.raw_scale = self._make_scale(shape.in_features, num_latents)
 
     def _make_scale(self, in_features: int, num_latents: int) -> nn.Module:
@@ -124,13 +129,13 @@ class NormalPosterior(nn.Module):
             gain: Factors, `(num_units,)`.
 
         Raises:
-            InputError: For ``loc="identity"``, whose location has no parameters.
+            InputError: For a location that is not linear: it has no rows to multiply.
         """
         if not isinstance(self.loc, nn.Linear):
             raise InputError(
                 "loc",
-                expected="a location with parameters of its own",
-                got="loc='identity'",
+                expected="a location that is linear in its parameters",
+                got=f"a {type(self.loc).__name__}",
                 hint="loc='linear'",
             )
         rows = gain.repeat_interleave(self.loc.out_features // len(gain))

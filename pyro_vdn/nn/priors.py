@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_vdn.nn.normals import UnitNormal
-from pyro_vdn.nn.shapes import LayerShape, inverse_softplus
+from pyro_vdn.nn.shapes import LayerShape, check_positive, inverse_softplus
 
 
 class StandardNormal(nn.Module):
@@ -83,6 +83,11 @@ class ConditionalNormal(nn.Module):
     Args:
         initial_scale: Scale at the start, positive.
         min_scale: Floor under the scale.
+        rank: Rank of the linear maps, which then share `V h`: (in + 2 units) x rank + 2 units
+            parameters. None for full maps, 2 (in + 1) x units parameters.
+
+    Raises:
+        InputError: For a rank that is not positive.
 
     Example:
         >>> from pyro_vdn.nn import VariationalNeurons
@@ -91,17 +96,26 @@ class ConditionalNormal(nn.Module):
         torch.Size([5, 4])
     """
 
-    def __init__(self, *, initial_scale: float = 1.0, min_scale: float = 1e-3) -> None:
+    def __init__(
+        self, *, initial_scale: float = 1.0, min_scale: float = 1e-3, rank: int | None = None
+    ) -> None:
         super().__init__()
+        if rank is not None:
+            check_positive(rank=rank)
         self.initial_scale = initial_scale
         self.min_scale = min_scale
+        self.rank = rank
 
     def bind(self, shape: LayerShape) -> None:
         """Make the parameters for a layer of the given shape."""
         self.latent_shape = shape.latent
         num_latents = math.prod(shape.latent)
-        self.loc = nn.Linear(shape.in_features, num_latents)
-        self.raw_scale = nn.Linear(shape.in_features, num_latents)
+        self.read = (
+            nn.Identity() if self.rank is None else nn.Linear(shape.in_features, self.rank, False)
+        )
+        size = self.rank or shape.in_features
+        self.loc = nn.Linear(size, num_latents)
+        self.raw_scale = nn.Linear(size, num_latents)
         nn.init.normal_(self.loc.weight, std=1e-2)
         nn.init.zeros_(self.loc.bias)
         nn.init.zeros_(self.raw_scale.weight)
@@ -112,6 +126,7 @@ class ConditionalNormal(nn.Module):
     def forward(self, h: Tensor) -> dist.Distribution:
         """Return the prior, batch shape `(..., num_units)`, given `h` of `(..., in_features)`."""
         shape = h.shape[:-1] + self.latent_shape
-        loc = self.loc(h).reshape(shape)
-        scale = self.min_scale + F.softplus(self.raw_scale(h)).reshape(shape)
+        features = self.read(h)
+        loc = self.loc(features).reshape(shape)
+        scale = self.min_scale + F.softplus(self.raw_scale(features)).reshape(shape)
         return dist.Normal(loc, scale, validate_args=False).to_event(len(self.latent_shape) - 1)

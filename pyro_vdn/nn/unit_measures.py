@@ -76,8 +76,27 @@ def _kl(posterior: dist.Distribution, prior: dist.Distribution) -> Tensor | None
         return (0.5 * unit_energy(posterior) + of_scale).to(dtype)
     if isinstance(prior, GaussianChain) and isinstance(posterior, (GaussianChain, dist.Normal)):
         return chain_unit_kl(posterior, prior)
+    if isinstance(posterior, dist.Normal) and isinstance(prior, dist.Normal):
+        of_prior = tuple(unexpanded(value) for value in (prior.loc, prior.scale))
+        if all(value.dim() <= 1 for value in of_prior):
+            return _kl_to_one_prior(posterior, *of_prior)
     kl = closed_form_kl(posterior, prior)
     return None if kl is None else over_rows(kl, units).to(kl.dtype)
+
+
+def _kl_to_one_prior(posterior: dist.Normal, loc: Tensor, prior_scale: Tensor) -> Tensor:
+    """Return the KL to a prior that is the same for all rows, in one pass over the locations."""
+    units = posterior.batch_shape[-1]
+    scale = unexpanded(posterior.scale)
+    ratio = scale / prior_scale
+    of_scale = over_rows(0.5 * ratio.square() - ratio.log() - 0.5, units)
+    means = precise(unexpanded(posterior.loc))
+    means = means if means.dim() else means.expand(units)
+    distance: Tensor = _MeanSquareAbout.apply(  # type: ignore[no-untyped-call]
+        means.expand(*means.shape[:-1], units).reshape(-1, units), precise(loc).expand(units)
+    )
+    dtype = torch.promote_types(posterior.loc.dtype, scale.dtype)
+    return (0.5 * distance / precise(prior_scale).square() + of_scale).to(dtype)
 
 
 def over_rows(values: Tensor, units: int) -> Tensor:
@@ -112,6 +131,30 @@ def _energy(posterior: dist.Distribution) -> Tensor:
         mean.reshape(-1, mean.shape[-1])
     )
     return energy.expand(units)
+
+
+class _MeanSquareAbout(torch.autograd.Function):
+    """Mean of squared distances down the columns, back in one pass over memory."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, centre: Tensor) -> Tensor:
+        away = values - centre
+        total: Tensor = (away * away).sum(0)
+        return total / max(len(values), 1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        values, centre = ctx.saved_tensors
+        rows = max(len(values), 1)
+        per_value = grad * (2 / rows)
+        shift = centre * per_value
+        return torch.addcmul(-shift, values, per_value), rows * shift - per_value * values.sum(0)
 
 
 class _MeanSquare(torch.autograd.Function):

@@ -48,7 +48,7 @@ def test_locations_are_multiplied_and_scales_left(scale: str, latent_dim: int) -
 
 def test_an_identity_has_no_location_to_multiply() -> None:
     layer = VariationalNeurons(3, 3, posterior=NormalPosterior(loc="identity"))
-    with pytest.raises(InputError, match=r"^loc: expected a location with parameters of its own"):
+    with pytest.raises(InputError, match=r"^loc: expected a location that is linear in its parameters"):
         layer.posterior.multiply_loc_(GAIN)
 
 

@@ -36,7 +36,7 @@ class VariationalGPT(PyroModule):
     posterior: `z_i ~ Normal(act(W h)_i, sigma_i^2)` with `z_i ~ p(z_i)` a priori; attention,
     residuals and norms are those of a GPT. So `deterministic(model)` *is* the standard GPT of the
     same weights, and scales and priors add at most 5 % to its parameters. A draw of all layers is
-    one coherent trajectory: particles of a loss, or draws of `token_log_probs`, have queries, keys,
+    one coherent trajectory: particles of a loss, or draws of `token_draws`, have queries, keys,
     values and residuals of their own from the first neuron layer on, and share what stands before.
 
     Args:

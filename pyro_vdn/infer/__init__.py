@@ -7,7 +7,7 @@ from pyro_vdn.infer.pacm_elbo import PACmELBO
 from pyro_vdn.infer.predict import log_density, predict, predict_closed_form
 from pyro_vdn.infer.prediction import ClosedForm, Prediction
 from pyro_vdn.infer.svi import SVI
-from pyro_vdn.infer.token_draws import token_log_probs
+from pyro_vdn.infer.token_draws import TokenDraws, token_draws
 
 __all__ = [
     "SVI",
@@ -16,9 +16,10 @@ __all__ = [
     "PACmELBO",
     "Prediction",
     "Terms",
+    "TokenDraws",
     "forecast",
     "log_density",
     "predict",
     "predict_closed_form",
-    "token_log_probs",
+    "token_draws",
 ]

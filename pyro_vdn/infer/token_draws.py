@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pyro
 import pyro.poutine
 import torch
@@ -9,19 +11,40 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.own_store import give_own_store
-from pyro_vdn.infer.single_pass import Program, run_single_pass
+from pyro_vdn.infer.single_pass import Pass, Program, run_single_pass
+from pyro_vdn.infer.site import Site
 from pyro_vdn.nn.shapes import check_positive
-from pyro_vdn.nn.sites import DRAWS
+from pyro_vdn.nn.sites import DRAWS, POSTERIOR, layer_of
 
 
-def token_log_probs(
+class TokenDraws(NamedTuple):
+    """What S draws say of the tokens that follow, and what the neurons did at each of them.
+
+    Args:
+        log_probs: `log p(y_t | z^s, y_<t)` of every token of the vocabulary, in nats,
+            `(draws, rows, time, vocabulary)`.
+        kl: By layer, the KL from posterior to prior in nats, summed over units and averaged over
+            draws, `(rows, time)`.
+        scale: By layer, the posterior's scale, averaged over units and draws, `(rows, time)`.
+
+    Example:
+        >>> TokenDraws(torch.zeros(2, 3, 4, 5), {}, {}).log_probs.shape
+        torch.Size([2, 3, 4, 5])
+    """
+
+    log_probs: Tensor
+    kl: dict[str, Tensor]
+    scale: dict[str, Tensor]
+
+
+def token_draws(
     model: Program,
     guide: Program,
     tokens: Tensor,
     *,
     num_samples: int = 16,
     site: str = "next_token",
-) -> Tensor:
+) -> TokenDraws:
     r"""Return `log p(y_t | z^s, y_<t)` of every token that may follow, for each of S draws.
 
     All draws are made in one run of the model: each is one trajectory through all layers, with what
@@ -37,7 +60,7 @@ def token_log_probs(
         site: Name of the categorical site.
 
     Returns:
-        Log probabilities in nats, `(num_samples, rows, time, vocabulary)`, without gradients.
+        Log probabilities, and KL and scale of the neurons at every token, without gradients.
 
     Raises:
         InputError: For a site that does not exist or is not categorical.
@@ -47,8 +70,9 @@ def token_log_probs(
         >>> from pyro_vdn.models import VariationalGPT
         >>> model = VariationalGPT(65, block_size=16, num_layers=2, width=32)
         >>> tokens = torch.zeros(3, 16, dtype=torch.long)
-        >>> token_log_probs(model, NeuronGuide(model), tokens, num_samples=5).shape
-        torch.Size([5, 3, 16, 65])
+        >>> draws = token_draws(model, NeuronGuide(model), tokens, num_samples=5)
+        >>> draws.log_probs.shape, draws.kl["blocks.0.neurons"].shape
+        (torch.Size([5, 3, 16, 65]), torch.Size([3, 16]))
     """
     check_positive(num_samples=num_samples)
     give_own_store(model, guide)
@@ -56,6 +80,17 @@ def token_log_probs(
     observed = pyro.poutine.condition(data={site: tokens.unsqueeze(-1)})
     with torch.no_grad(), observed, pyro.plate(DRAWS, num_samples, dim=-4):
         run = run_single_pass(model, guide, (tokens,), {})
+        logits = _logits(run, site).squeeze(-2)  # (..., rows, time, 1, V) -> (..., rows, time, V)
+        log_probs = logits.log_softmax(-1).expand(num_samples, *logits.shape[-3:])
+        layers = {layer_of(neurons.name): neurons for neurons in run.neurons}
+        kl = {
+            path: _per_token(layer.unweighted_kl(), layer).sum(-1) for path, layer in layers.items()
+        }
+        scale = {path: _per_token(_scale(layer), layer).mean(-1) for path, layer in layers.items()}
+    return TokenDraws(log_probs, kl, scale)
+
+
+def _logits(run: Pass, site: str) -> Tensor:
     outcome = next((seen for seen in run.observed if seen.name == site), None)
     logits = getattr(getattr(outcome, "fn", None), "logits", None)
     if not isinstance(logits, Tensor):
@@ -65,7 +100,17 @@ def token_log_probs(
             got=repr(site),
             hint="site='next_token'",
         )
-    log_probs = logits.log_softmax(-1).squeeze(
-        -2
-    )  # (..., rows, time, 1, V) -> (..., rows, time, V)
-    return log_probs.expand(num_samples, *log_probs.shape[-3:])
+    return logits
+
+
+def _scale(layer: Site) -> Tensor:
+    variance: Tensor = layer.infer[POSTERIOR]().variance
+    scale = variance.sqrt()
+    return scale.mean(-1) if layer.fn.event_dim else scale
+
+
+def _per_token(values: Tensor, layer: Site) -> Tensor:
+    """Average values that broadcast to `(draws, rows, time, units)` over draws."""
+    *_, rows, time, units = layer.batch_shape
+    leading = values.shape[:-3]
+    return values.expand(*leading, rows, time, units).reshape(-1, rows, time, units).mean(0)

@@ -20,7 +20,7 @@ from pyro_vdn.nn.shapes import (
     inverse_softplus,
 )
 
-ScaleMode = Literal["shared", "unit", "input", "low_rank"]
+ScaleMode = Literal["shared", "unit", "relative", "input", "low_rank"]
 LocMode = Literal["linear", "identity"]
 
 
@@ -34,6 +34,7 @@ class NormalPosterior(nn.Module):
     | --- | --- | --- |
     | ``"shared"`` | one number | 1 |
     | ``"unit"`` | one number per unit | units |
+    | ``"relative"`` | the scale is `min_scale + softplus(raw) |mu|`, one `raw` per unit | units |
     | ``"input"`` | `W_s h + b_s` | (in + 1) x units |
     | ``"low_rank"`` | `U tanh(V h) + b_s` of rank r | (in + units) x r + units |
 
@@ -41,7 +42,8 @@ class NormalPosterior(nn.Module):
         scale: What the scale depends on.
         rank: Rank r of the ``"low_rank"`` scale; by default the largest for which the scale head
             has at most 5 % of the parameters of the location head, and at least 1.
-        initial_scale: Scale of every unit at the start, positive.
+        initial_scale: Scale of every unit at the start, positive; as a share of the location for
+            ``"relative"``.
         min_scale: Floor under the scale.
         loc: ``"linear"`` for `W h + b`, ``"identity"`` for `h` itself (then ``in_features ==
             num_units``), or a module from `(..., in_features)` to `(..., num_units)`, times
@@ -106,7 +108,7 @@ class NormalPosterior(nn.Module):
         raw = inverse_softplus(self.initial_scale - self.min_scale)
         if self.scale_mode == "shared":
             return _Constant(torch.tensor(raw))
-        if self.scale_mode == "unit":
+        if self.scale_mode in ("unit", "relative"):
             return _Constant(torch.full(self.latent_shape, raw))
         if self.scale_mode == "input":
             last = nn.Linear(in_features, num_latents)
@@ -147,7 +149,7 @@ class NormalPosterior(nn.Module):
 
         It is `(num_units,)`, or `(num_units, latent_dim)` above one latent dimension.
         """
-        if not isinstance(self.raw_scale, _Constant):
+        if not isinstance(self.raw_scale, _Constant) or self.scale_mode == "relative":
             return None
         scale = self.min_scale + F.softplus(self.raw_scale.value)
         return scale.detach().expand(self.latent_shape)
@@ -191,7 +193,10 @@ class NormalPosterior(nn.Module):
         """
         shape = h.shape[:-1] + self.latent_shape
         loc = self.loc(h).reshape(shape)
-        scale = self.min_scale + F.softplus(self.raw_scale(h))
+        scale = F.softplus(self.raw_scale(h))
+        if self.scale_mode == "relative":
+            scale = scale * loc.abs()
+        scale = self.min_scale + scale
         if self.scale_mode in ("input", "low_rank"):
             scale = scale.reshape(shape)
         return ShiftedNormal(loc, scale, validate_args=False).to_event(len(self.latent_shape) - 1)

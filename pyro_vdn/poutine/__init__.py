@@ -14,6 +14,7 @@ from pyro_vdn.poutine.noise import NoiseMessenger, fix_noise, scale_noise
 from pyro_vdn.poutine.penalty import Cost, PenaltyMessenger, penalize
 from pyro_vdn.poutine.posterior import PosteriorMessenger
 from pyro_vdn.poutine.record import LayerRecord, RecordMessenger, StreamingMoments, record
+from pyro_vdn.poutine.share_noise import ShareNoiseMessenger, share_noise
 
 __all__ = [
     "AverageMessenger",
@@ -31,6 +32,7 @@ __all__ = [
     "PenaltyMessenger",
     "PosteriorMessenger",
     "RecordMessenger",
+    "ShareNoiseMessenger",
     "StreamingMoments",
     "autoregressive_cost",
     "average_draws",
@@ -42,5 +44,6 @@ __all__ = [
     "penalize",
     "record",
     "scale_noise",
+    "share_noise",
     "window_scale",
 ]

@@ -44,7 +44,8 @@ class SharedNormal(dist.Normal):
         shape = _with_one(self._extended_shape(sample_shape), self.dim)
         noise = self.loc.new_empty(shape).normal_()
         # A scale that is the same along the dimension is multiplied there once.
-        return unexpanded(self.loc) + unexpanded(self.scale) * noise
+        draw: Tensor = unexpanded(self.loc) + unexpanded(self.scale) * noise
+        return draw
 
 
 class SharedDroppedOut(DroppedOut):

@@ -15,9 +15,9 @@ from pyro_vdn.errors import InputError
 class TokenBlocks(Dataset[tuple[Tensor, Tensor]]):
     """Blocks of `T` tokens, each with the `T` tokens that come next.
 
-    Block `b` starts at `s = b * stride`: `x = tokens[s : s + T]` and `y = tokens[s + 1 : s + T + 1]`,
-    so `y[t]` is to be predicted from `x[: t + 1]`. Blocks overlap in memory: all of them, one per
-    token, cost nothing, and only what is indexed is copied.
+    Block `b` starts at `s = b * stride`: its input is `x = tokens[s : s + T]`, its target
+    `y = tokens[s + 1 : s + T + 1]`, so `y[t]` is to be predicted from `x[: t + 1]`. Blocks overlap
+    in memory: all of them, one per token, cost nothing, and only what is indexed is copied.
 
     Args:
         tokens: The sequence, integers `(time,)`.
@@ -32,6 +32,7 @@ class TokenBlocks(Dataset[tuple[Tensor, Tensor]]):
             below 1, or `inputs` has another shape.
 
     Example:
+        >>> import torch
         >>> blocks = TokenBlocks(torch.arange(6), 3)
         >>> len(blocks), blocks[1]
         (3, (tensor([1, 2, 3]), tensor([2, 3, 4])))
@@ -101,6 +102,7 @@ def evaluation_batches(
             1, or `inputs` has another shape.
 
     Example:
+        >>> import torch
         >>> for x, y in evaluation_batches(torch.arange(8), 3, 2):
         ...     print(y.tolist())
         [[1, 2, 3], [4, 5, 6]]

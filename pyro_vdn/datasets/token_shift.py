@@ -63,10 +63,9 @@ def corrupt_tokens(tokens: Tensor, share: float, vocab_size: int, *, seed: int) 
     # Both are drawn for all places, whatever the share, so that shares are nested.
     places = torch.randperm(count, generator=generator)[: round(share * count)]
     offsets = torch.randint(1, vocab_size, (count,), generator=generator)
-    places, offsets = places.to(tokens.device), offsets.to(tokens)
-    corrupted = tokens.clone(memory_format=torch.contiguous_format).view(-1)
+    corrupted = tokens.flatten().to("cpu", torch.long, copy=True)
     corrupted[places] = (corrupted[places] + offsets[places]) % vocab_size
-    return corrupted.view(tokens.shape)
+    return corrupted.view(tokens.shape).to(tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +98,7 @@ class TokenGroups:
             InputError: If they are not tokens of the vocabulary.
         """
         require_tokens("tokens", tokens, len(self.labels))
-        return self.labels[tokens]
+        return self.labels[tokens.long()]
 
 
 def rare_tokens(

@@ -6,6 +6,12 @@ from typing import TYPE_CHECKING, Any
 from pyro_vdn.train.checkpoint import load_checkpoint, save_checkpoint
 from pyro_vdn.train.default_loss import default_loss
 from pyro_vdn.train.evaluate import Evaluation, Metrics, evaluate, evaluate_fully
+from pyro_vdn.train.evaluate_tokens import (
+    TokenEvaluation,
+    evaluate_token_draws,
+    evaluate_tokens,
+    fit_token_temperature,
+)
 from pyro_vdn.train.fit import FitResult, fit
 from pyro_vdn.train.lightning import import_lightning
 from pyro_vdn.train.options import FitOptions
@@ -13,27 +19,33 @@ from pyro_vdn.train.parameters import count_parameters
 from pyro_vdn.train.sequence_draws import sequences_to_arviz
 
 if TYPE_CHECKING:
+    from pyro_vdn.train.anneal import Anneal
     from pyro_vdn.train.control import ControlCallback
     from pyro_vdn.train.history import HistoryCallback
 
 __all__ = [
+    "Anneal",
     "ControlCallback",
     "Evaluation",
     "FitOptions",
     "FitResult",
     "HistoryCallback",
     "Metrics",
+    "TokenEvaluation",
     "count_parameters",
     "default_loss",
     "evaluate",
     "evaluate_fully",
+    "evaluate_token_draws",
+    "evaluate_tokens",
     "fit",
+    "fit_token_temperature",
     "load_checkpoint",
     "save_checkpoint",
     "sequences_to_arviz",
 ]
 
-_CALLBACKS = {"ControlCallback": "control", "HistoryCallback": "history"}
+_CALLBACKS = {"Anneal": "anneal", "ControlCallback": "control", "HistoryCallback": "history"}
 
 
 def __getattr__(name: str) -> Any:

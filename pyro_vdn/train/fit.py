@@ -29,6 +29,7 @@ from pyro_vdn.train.resume import BEST, check_folder, check_resumed, resume_poin
 
 Program = Callable[..., Any]
 _VALIDATION_ROWS = 1024
+_VALIDATION_TOKENS = 8192
 _DEFAULTS = FitOptions()
 
 
@@ -89,7 +90,8 @@ def fit(
     Args:
         model: A Pyro program called as ``model(x, y)``, bare or wrapped in effects.
         train: Inputs `(rows, ...)` and targets `(rows, outputs)` or `(rows, time, outputs)`, or
-            data with ``tensors()``. Where the model says ``reads_missing = True``, NaN is missing.
+            tokens `(rows, time)` and the next ones, or data with ``tensors()``. Where the model
+            says ``reads_missing = True``, NaN is missing. Views are not copied: rows may overlap.
         validation: The same, to choose by.
         guide: Its guide; by default `NeuronGuide(model)`.
         loss: An ELBO of Pyro or of this library; by default that of `default_loss`.
@@ -220,7 +222,10 @@ class _Run:
         batches = StepBatches(
             self.train, options.batch_size, seed=options.seed, steps=stretch, **place
         )
-        return batches, self.row_batches(self.validation, _VALIDATION_ROWS, **place)
+        rows = _VALIDATION_ROWS
+        if self.task.outcome.is_token:
+            rows = max(1, _VALIDATION_TOKENS // self.validation[1].shape[-1])
+        return batches, self.row_batches(self.validation, rows, **place)
 
     def _take_best(self) -> None:
         """Give the model the best weights; where there was no evaluation, keep those it has."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pyro_vdn.errors import InputError
+
+Decay = Literal["all", "matrices"]
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,13 @@ class FitOptions:
         learning_rate: Peak rate.
         betas: Decay rates of AdamW's moments.
         weight_decay: Decoupled weight decay.
+        decay: Which parameters decay: ``"all"`` of them, or ``"matrices"``, those of two dimensions
+            or more, as is usual for Transformers.
         warmup_steps: Steps W of linear warm-up; 0 for none.
         clip: Largest norm of the gradient, or None for no clipping.
         evaluate_every: Steps from one evaluation on the validation rows to the next; the last step
             is evaluated too.
+        validation_samples: Draws behind the validation NLL, where it is not in closed form.
         patience: Evaluations without a better validation NLL after which training stops; None for
             never.
         seed: Seed of the batches and of the noise; rank r of several processes takes `seed + r`
@@ -48,9 +54,11 @@ class FitOptions:
     learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
+    decay: Decay = "all"
     warmup_steps: int = 100
     clip: float | None = 1.0
     evaluate_every: int = 250
+    validation_samples: int = 32
     patience: int | None = None
     seed: int = 0
     precision: str = "32-true"
@@ -59,7 +67,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         """Check every number."""
-        whole = ("max_steps", "batch_size", "evaluate_every", "devices")
+        whole = ("max_steps", "batch_size", "evaluate_every", "validation_samples", "devices")
         for name in whole:
             _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("weight_decay", "warmup_steps", "seed"):
@@ -68,6 +76,7 @@ class FitOptions:
         _require("clip", self.clip, self.clip is None or self.clip > 0, "above 0, or None")
         patient = self.patience is None or self.patience >= 1
         _require("patience", self.patience, patient, "at least 1, or None")
+        _require("decay", self.decay, self.decay in get_args(Decay), "'all' or 'matrices'")
         moments = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         _require("betas", self.betas, moments, "two values in [0, 1)")
 

@@ -13,10 +13,11 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyro_vdn.errors import RunFolderError, VDNError
-from pyro_vdn.infer import LocalELBO, log_density
+from pyro_vdn.infer import LocalELBO
 from pyro_vdn.nn.observed import count_observed
 from pyro_vdn.train.batches import Pair
 from pyro_vdn.train.checkpoint import random_state, set_random_state
+from pyro_vdn.train.held_out import find_outcome, held_out_density
 from pyro_vdn.train.options import FitOptions
 
 Program = Callable[..., Any]
@@ -50,6 +51,7 @@ class TrainingTask(lightning.LightningModule):
         self.programs = (model, guide)  # a tuple keeps torch from registering them
         self.loss = loss
         self.options = options
+        self.outcome = find_outcome(model, batch)
         self.late = _parameters_made_late(model, guide, loss, batch)
         held: dict[Tensor, None] = {}
         for module in self._modules_held().values():
@@ -100,7 +102,7 @@ class TrainingTask(lightning.LightningModule):
         """Return AdamW with the rate of `FitOptions.rate`."""
         options = self.options
         optimizer = torch.optim.AdamW(
-            [*self.held, *self.leaves],
+            self._decayed([*self.held, *self.leaves]),
             lr=options.learning_rate,
             betas=options.betas,
             weight_decay=options.weight_decay,
@@ -112,6 +114,15 @@ class TrainingTask(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _decayed(self, parameters: list[Tensor]) -> list[Any]:
+        """Return the parameters, in two groups where only matrices are to decay."""
+        if self.options.decay == "all":
+            return parameters
+        matrices = [value for value in parameters if value.dim() >= 2]
+        others = [value for value in parameters if value.dim() < 2]
+        groups: list[Any] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
 
     def on_train_start(self) -> None:
         """Seed the noise of this process, or continue with the noise of the run resumed."""
@@ -172,9 +183,10 @@ class TrainingTask(lightning.LightningModule):
         # Noise of its own, the same at every evaluation: scores compare, and training is not moved.
         with torch.random.fork_rng(devices=_own_gpu(self.device)):
             torch.manual_seed(_VALIDATION_SEED + batch_idx)
-            # Of sequences as many at once as have that many steps.
-            rows = max(1, len(x) * y.shape[-1] // y[0].numel())
-            per_output, joint = log_density(model, guide, x, y, batch_size=rows)
+            samples = self.options.validation_samples
+            per_output, joint = held_out_density(
+                model, guide, x, y, self.outcome, num_samples=samples
+            )
             elbo = LocalELBO().terms(model, guide, x, y).elbo
         count = count_observed(y)
         joint_nll = -joint.sum() / count

@@ -21,11 +21,12 @@ from pyro_vdn.nn import (
     TransformerBlock,
     VariationalNeurons,
 )
-from pyro_vdn.nn.posteriors import ScaleMode
 from pyro_vdn.nn.shapes import check_choice, check_positive
 from pyro_vdn.nn.tokens import check_tokens
 
 TokenPrior = Literal["standard", "learned", "conditional"]
+#: Scales of a posterior that cost little: a full map of the input would be a layer of its own.
+TokenScale = Literal["shared", "unit", "relative", "low_rank"]
 _CONDITIONAL_RANK = 4
 
 
@@ -35,9 +36,10 @@ class VariationalGPT(PyroModule):
     In every block the activation `act(W h)` of the hidden units becomes the location of a
     posterior: `z_i ~ Normal(act(W h)_i, sigma_i^2)` with `z_i ~ p(z_i)` a priori; attention,
     residuals and norms are those of a GPT. So `deterministic(model)` *is* the standard GPT of the
-    same weights, and scales and priors add at most 5 % to its parameters. A draw of all layers is
-    one coherent trajectory: particles of a loss, or draws of `token_draws`, have queries, keys,
-    values and residuals of their own from the first neuron layer on, and share what stands before.
+    same weights, and from a width of 128 on scales and priors add at most 5 % to its parameters. A
+    draw of all layers is one coherent trajectory: particles of a loss, or draws of `token_draws`,
+    have queries, keys, values and residuals of their own from the first neuron layer on, and share
+    what stands before.
 
     Args:
         vocab_size: Number of tokens.
@@ -50,7 +52,8 @@ class VariationalGPT(PyroModule):
         prior: Prior of the units, or one per layer of neurons: ``"standard"``, ``"learned"`` (a
             location and scale per unit) or ``"conditional"`` on the samples of the blocks below,
             through maps of rank 4.
-        scale: What the posterior's scale depends on, as in `NormalPosterior`.
+        scale: What the posterior's scale depends on: ``"shared"``, ``"unit"``, ``"relative"`` or
+            ``"low_rank"``, as in `NormalPosterior`.
         initial_scale: Scale of every unit at the start.
         bias: Whether linear maps and norms have one.
 
@@ -84,7 +87,7 @@ class VariationalGPT(PyroModule):
         width: int = 128,
         neuron_layers: Sequence[int] | None = None,
         prior: TokenPrior | Sequence[TokenPrior] = "learned",
-        scale: ScaleMode = "unit",
+        scale: TokenScale = "unit",
         initial_scale: float = 0.1,
         bias: bool = False,
     ) -> None:
@@ -92,6 +95,7 @@ class VariationalGPT(PyroModule):
         check_positive(
             vocab_size=vocab_size, block_size=block_size, num_layers=num_layers, width=width
         )
+        check_choice("scale", scale, get_args(TokenScale), hint='scale="low_rank" for the input')
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.neuron_layers = _checked_layers(neuron_layers, num_layers)
@@ -144,6 +148,8 @@ class VariationalGPT(PyroModule):
         check_tokens("tokens", tokens, self.vocab_size, self.block_size)
         if targets is not None:
             check_tokens("targets", targets, self.vocab_size, self.block_size, like=tokens)
+            targets = targets.long()
+        tokens = tokens.long()  # such as bytes: tables are read at nothing smaller than an int
         rows, time = tokens.shape[-2:]
         with pyro.plate("data", rows, dim=-3), pyro.plate("tokens", time, dim=-2):
             x = self.embed(tokens) + self.embed_position.weight[:time]

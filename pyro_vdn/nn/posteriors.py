@@ -140,6 +140,8 @@ class NormalPosterior(nn.Module):
                 got=f"a {type(self.loc).__name__}",
                 hint="loc='linear'",
             )
+        if self.scale_mode == "relative":  # scales that follow the location, but shall not
+            self.multiply_scale_(gain.reciprocal(), gain)
         rows = gain.repeat_interleave(self.loc.out_features // len(gain))
         self.loc.weight.mul_(rows.unsqueeze(-1))
         self.loc.bias.mul_(rows)
@@ -158,9 +160,9 @@ class NormalPosterior(nn.Module):
     def multiply_scale_(self, gain: Tensor, mean: Tensor) -> None:
         """Multiply each unit's scale by its gain, in place and down to the floor.
 
-        Exact for ``"unit"``, and for ``"shared"`` where all gains are equal (else their mean is
-        taken). A scale that depends on the input is shifted before its softplus, by what is exact
-        where it has its mean.
+        Exact for ``"unit"`` and, above the floor, ``"relative"``; and for ``"shared"`` where all
+        gains are equal (else their mean is taken). A scale that depends on the input by a map of
+        its own is shifted before its softplus, by what is exact where it has its mean.
 
         Args:
             gain: Factors, `(num_units,)`; or one per latent, `(num_units, latent_dim)`, where the
@@ -171,7 +173,10 @@ class NormalPosterior(nn.Module):
             raw = self.raw_scale.value
             per_latent = gain.reshape(gain.shape + (1,) * (raw.dim() - gain.dim()))
             factor = per_latent if raw.dim() else gain.mean()
-            raw.copy_(self._raw(factor * (self.min_scale + F.softplus(raw))))
+            if self.scale_mode == "relative":  # the floor is added after the location
+                raw.copy_(self._raw(self.min_scale + factor * F.softplus(raw)))
+            else:
+                raw.copy_(self._raw(factor * (self.min_scale + F.softplus(raw))))
             return
         head = self.raw_scale
         bias = head[-1].bias if isinstance(head, nn.Sequential) else head.bias

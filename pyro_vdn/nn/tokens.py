@@ -31,15 +31,17 @@ def check_tokens(
             got=f"{tokens.dtype}",
             hint="`tokenizer.encode(text)`, or `.long()` on them",
         )
-    if tokens.dim() < 2 or not 1 <= tokens.shape[-1] <= block_size:
+    if tokens.dim() < 2 or not 1 <= tokens.shape[-1] <= block_size or not tokens.shape[-2]:
         raise InputError(
             what,
-            expected=f"shape (rows, time) with 1 to block_size={block_size} tokens",
+            expected=f"shape (rows, time) of 1 row or more, with 1 to block_size={block_size} "
+            "tokens each",
             got=f"shape {tuple(tokens.shape)}",
             hint="`tokens[None, -block_size:]` for the end of one sequence",
         )
     if like is not None:
         check_shape(what, tokens, like.shape, hint="the token after each one, tokens[:, 1:]")
+    tokens = tokens.long()  # comparisons of some small unsigned types do not exist
     outside = (tokens < 0) | (tokens >= vocab_size)
     if bool(outside.any()):
         place = tuple(int(i) for i in outside.nonzero()[0])

@@ -151,10 +151,10 @@ class _MeanSquareAbout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         values, centre = ctx.saved_tensors
-        rows = max(len(values), 1)
-        per_value = grad * (2 / rows)
+        per_value = grad * (2 / max(len(values), 1))
         shift = centre * per_value
-        return torch.addcmul(-shift, values, per_value), rows * shift - per_value * values.sum(0)
+        of_centre = len(values) * shift - per_value * values.sum(0)
+        return torch.addcmul(-shift, values, per_value), of_centre
 
 
 class _MeanSquare(torch.autograd.Function):

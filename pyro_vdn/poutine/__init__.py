@@ -4,7 +4,8 @@ Each is a context manager and a wrapper of an unchanged model.
 """
 
 from pyro_vdn.poutine.autoregressive_cost import autoregressive_cost, window_scale
-from pyro_vdn.poutine.average import Averaged, AverageMessenger, average_draws
+from pyro_vdn.poutine.average import AverageMessenger, average_draws
+from pyro_vdn.poutine.averaged import Averaged
 from pyro_vdn.poutine.clamp import ClampMessenger, Held, clamp
 from pyro_vdn.poutine.deterministic import DeterministicMessenger, deterministic
 from pyro_vdn.poutine.dropout import DropoutMessenger, DroppedOut, dropout

@@ -6,91 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
-import torch
-from pyro.distributions import constraints
-from pyro.distributions.torch_distribution import TorchDistribution
-from torch import Tensor
-from torch.distributions import kl_divergence, register_kl
 
-from pyro_vdn.errors import InputError
-from pyro_vdn.nn.divergence import closed_form_kl
 from pyro_vdn.nn.shapes import check_positive
-from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message
+from pyro_vdn.nn.sites import POSTERIOR, Message
+from pyro_vdn.poutine.averaged import Averaged
+from pyro_vdn.poutine.clamp import Held
+from pyro_vdn.poutine.leaves import change_leaves, draws_posterior
 from pyro_vdn.poutine.messenger import NeuronMessenger, wrapped
-
-
-class Averaged(TorchDistribution):
-    r"""The distribution of `1/S sum_s z_s` with independent `z_s` from one distribution.
-
-    Its KL to a prior is that of *one* draw, as the method charges it.
-
-    Args:
-        base: The distribution of each draw.
-        num_draws: Number S of draws.
-
-    Example:
-        >>> averaged = Averaged(dist.Normal(torch.zeros(10_000), 1.0), 4)
-        >>> averaged.variance[0].item()
-        0.25
-    """
-
-    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - torch's own name and type
-    support = constraints.real
-
-    def __init__(self, base: dist.Distribution, num_draws: int) -> None:
-        self.base = base
-        self.num_draws = num_draws
-        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
-
-    @property
-    def has_rsample(self) -> bool:
-        """Whether draws have a gradient."""
-        return bool(self.base.has_rsample)
-
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Averaged:
-        """Return the same distribution over a larger batch."""
-        return Averaged(self.base.expand(torch.Size(batch_shape)), self.num_draws)
-
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's signature
-        """Draw S times and average."""
-        draws: Tensor = self.base.rsample(torch.Size((self.num_draws, *sample_shape)))
-        return draws.mean(0)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log density of an average, for a normal."""
-        inner, dims = self.base, 0
-        if isinstance(inner, dist.Independent):
-            inner, dims = inner.base_dist, inner.reinterpreted_batch_ndims
-        if not isinstance(inner, dist.Normal):
-            raise InputError(
-                "average_draws",
-                expected="a normal posterior, where a loss asks for the density of an average",
-                got=f"a {type(inner).__name__}",
-                hint="LocalELBO or TraceMeanField_ELBO, which take the KL in closed form",
-            )
-        average = dist.Normal(inner.loc, inner.scale / self.num_draws**0.5, validate_args=False)
-        log_prob: Tensor = average.to_event(dims).log_prob(value)
-        return log_prob
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of a draw."""
-        mean: Tensor = self.base.mean
-        return mean
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of a draw over S."""
-        variance: Tensor = self.base.variance
-        return variance / self.num_draws
-
-
-def _kl_of_one_draw(q: Averaged, p: dist.Distribution) -> Tensor:
-    kl = closed_form_kl(q.base, p)
-    return kl_divergence(q.base, p) if kl is None else kl
-
-
-register_kl(Averaged, dist.Distribution)(_kl_of_one_draw)  # type: ignore[no-untyped-call]
 
 
 class AverageMessenger(NeuronMessenger):
@@ -113,9 +35,15 @@ class AverageMessenger(NeuronMessenger):
         """Change the posterior, whether it is offered or already drawn from."""
         infer: dict[str, Any] = msg["infer"]
         offer = infer[POSTERIOR]
-        infer[POSTERIOR] = lambda: Averaged(offer(), self.num_draws)
-        if PRIOR in infer:
-            msg["fn"] = Averaged(msg["fn"], self.num_draws)
+        infer[POSTERIOR] = lambda: self._averaged(offer())
+        if draws_posterior(msg):
+            msg["fn"] = self._averaged(msg["fn"])
+
+    def _averaged(self, posterior: dist.Distribution) -> dist.Distribution:
+        if isinstance(posterior, Held):  # what units are held at may be random too
+            free, values = self._averaged(posterior.base_dist), posterior.values
+            return Held(free, ~posterior._mask, Averaged(values, self.num_draws))
+        return change_leaves(posterior, lambda leaf, _: Averaged(leaf, self.num_draws))
 
 
 def average_draws(model: Callable[..., Any] | None = None, num_draws: int = 4) -> Any:
@@ -138,6 +66,7 @@ def average_draws(model: Callable[..., Any] | None = None, num_draws: int = 4) -
             closed form asks for the density of an average that is not normal.
 
     Example:
+        >>> import torch
         >>> from pyro_vdn.nn import VariationalNeurons
         >>> from pyro_vdn.poutine import PosteriorMessenger
         >>> _ = torch.manual_seed(0)

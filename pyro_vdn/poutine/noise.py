@@ -7,14 +7,15 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.normals import ShiftedNormal, unexpanded
 from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, layer_of
-from pyro_vdn.poutine.clamp import Held
+from pyro_vdn.poutine.dropout import DroppedOut
+from pyro_vdn.poutine.leaves import change_leaves, is_plain_normal
 from pyro_vdn.poutine.messenger import NeuronMessenger, for_layer, wrapped
+from pyro_vdn.poutine.share_noise import SharedNormal
 
 Amount = float | Tensor
 
@@ -30,19 +31,31 @@ class NoiseMessenger(NeuronMessenger):
             layer path.
         scale: From a scale and an amount to the new scale.
 
+    Raises:
+        InputError: For an amount that is negative or not finite, also where it is set later.
+
     Example:
         >>> NoiseMessenger(0.5, torch.mul).amount
         0.5
     """
 
     def __init__(
-        self, amount: Amount | Mapping[str, Amount], scale: Callable[[Tensor, Amount], Tensor]
+        self, amount: Amount | Mapping[str, Amount], scale: Callable[[Tensor, Tensor], Tensor]
     ) -> None:
         super().__init__()
-        for one in amount.values() if isinstance(amount, Mapping) else (amount,):
-            _check(one)
         self.amount = amount
         self.scale = scale
+
+    @property
+    def amount(self) -> Amount | Mapping[str, Amount]:
+        """The amount, which may be changed between steps."""
+        return self._amount
+
+    @amount.setter
+    def amount(self, amount: Amount | Mapping[str, Amount]) -> None:
+        for one in amount.values() if isinstance(amount, Mapping) else (amount,):
+            _check(one)
+        self._amount = amount
 
     def named_layers(self) -> Iterable[str]:
         """Return the layers that have amounts of their own."""
@@ -62,26 +75,25 @@ class NoiseMessenger(NeuronMessenger):
     def _changed(
         self, posterior: dist.Distribution, amount: Amount, path: str
     ) -> dist.Distribution:
-        if getattr(posterior, "_mask", None) is False:  # a point, dropout: it has no scale
-            return posterior
-        if isinstance(posterior, Held):
-            free = self._changed(posterior.base_dist, amount, path)
-            return Held(free, ~posterior._mask, posterior.values)
-        if isinstance(posterior, MaskedDistribution):
-            return self._changed(posterior.base_dist, amount, path).mask(posterior._mask)
-        if isinstance(posterior, dist.Independent):
-            base = self._changed(posterior.base_dist, amount, path)
-            return base.to_event(posterior.reinterpreted_batch_ndims)
-        if not isinstance(posterior, dist.Normal):
-            raise InputError(
-                f"noise of layer '{path}'",
-                expected="a normal posterior",
-                got=f"a {type(posterior).__name__}",
-                hint="name the layers whose posterior is normal: {path: amount}",
-            )
-        # The scale as it was before `expand`: one per unit stays one per unit, and cheap.
-        scale = self.scale(unexpanded(posterior.scale), amount)
-        return ShiftedNormal(posterior.loc, scale, validate_args=False)
+        def change(leaf: dist.Distribution, event_dim: int) -> dist.Distribution:
+            if isinstance(leaf, DroppedOut):  # it has no scale
+                return leaf
+            if not (isinstance(leaf, dist.Normal) and is_plain_normal(leaf)):
+                raise InputError(
+                    f"noise of layer '{path}'",
+                    expected="a normal posterior",
+                    got=f"a {type(leaf).__name__}",
+                    hint="name the layers whose posterior is normal: {path: amount}, with "
+                    'steps="parallel" over time',
+                )
+            # The scale as it was before `expand`: one per unit stays one per unit, and cheap.
+            old = unexpanded(leaf.scale)
+            scale = self.scale(old, _beside(amount, old, event_dim))
+            if isinstance(leaf, SharedNormal):
+                return SharedNormal(leaf.loc, scale, leaf.dim)
+            return ShiftedNormal(leaf.loc, scale, validate_args=False)
+
+        return change_leaves(posterior, change)
 
 
 def scale_noise(
@@ -114,7 +126,7 @@ def scale_noise(
         >>> seen[""].scale.mean
         tensor([0.6000, 0.6000, 0.6000, 0.6000])
     """
-    return wrapped(NoiseMessenger(factor, torch.mul), model)
+    return wrapped(NoiseMessenger(factor, _multiplied), model)
 
 
 def fix_noise(
@@ -145,8 +157,18 @@ def fix_noise(
     return wrapped(NoiseMessenger(scale, _fixed), model)
 
 
-def _fixed(scale: Tensor, amount: Amount) -> Tensor:
-    return torch.as_tensor(amount, dtype=scale.dtype, device=scale.device)
+def _multiplied(scale: Tensor, amount: Tensor) -> Tensor:
+    return scale * amount
+
+
+def _fixed(scale: Tensor, amount: Tensor) -> Tensor:
+    return amount
+
+
+def _beside(amount: Amount, scale: Tensor, event_dim: int) -> Tensor:
+    """Return an amount of a scale's dtype, its units where those of the scale are."""
+    values = torch.as_tensor(amount, dtype=scale.dtype, device=scale.device)
+    return values.reshape(values.shape + (1,) * event_dim) if values.dim() else values
 
 
 def _check(amount: Amount) -> None:

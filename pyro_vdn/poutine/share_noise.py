@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.normals import unexpanded
-from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, layer_of
+from pyro_vdn.nn.sites import POSTERIOR, Message, layer_of
 from pyro_vdn.poutine.dropout import DroppedOut
+from pyro_vdn.poutine.leaves import change_leaves, draws_posterior, is_plain_normal
 from pyro_vdn.poutine.messenger import NeuronMessenger, wrapped
 
 
@@ -106,27 +107,23 @@ class ShareNoiseMessenger(NeuronMessenger):
         infer: dict[str, Any] = msg["infer"]
         offer, path = infer[POSTERIOR], layer_of(msg["name"])
         infer[POSTERIOR] = lambda: self._shared(offer(), path)
-        if PRIOR in infer:
+        if draws_posterior(msg):
             msg["fn"] = self._shared(msg["fn"], path)
 
     def _shared(self, posterior: dist.Distribution, path: str) -> dist.Distribution:
-        if isinstance(posterior, DroppedOut):
-            return SharedDroppedOut(posterior.loc, posterior.p, posterior.event_dim, self.dim)
-        if getattr(posterior, "_mask", None) is False:  # a point has no noise
-            return posterior
-        if isinstance(posterior, dist.Independent) and posterior.event_dim:
-            dims = posterior.reinterpreted_batch_ndims
-            base = posterior.base_dist
-            if isinstance(base, dist.Normal):
-                return SharedNormal(base.loc, base.scale, self.dim - dims).to_event(dims)
-        if isinstance(posterior, dist.Normal):
-            return SharedNormal(posterior.loc, unexpanded(posterior.scale), self.dim)
-        raise InputError(
-            f"shared noise of layer '{path}'",
-            expected="a normal posterior, or dropout",
-            got=f"a {type(posterior).__name__}",
-            hint="NormalPosterior(...), or this effect inside of `clamp`",
-        )
+        def change(leaf: dist.Distribution, event_dim: int) -> dist.Distribution:
+            if isinstance(leaf, DroppedOut):
+                return SharedDroppedOut(leaf.loc, leaf.p, leaf.event_dim, self.dim)
+            if isinstance(leaf, dist.Normal) and is_plain_normal(leaf):
+                return SharedNormal(leaf.loc, unexpanded(leaf.scale), self.dim - event_dim)
+            raise InputError(
+                f"shared noise of layer '{path}'",
+                expected="a normal posterior, or dropout",
+                got=f"a {type(leaf).__name__}",
+                hint='NormalPosterior(...), and over time steps="parallel"',
+            )
+
+        return change_leaves(posterior, change)
 
 
 def share_noise(model: Callable[..., Any] | None = None, dim: int = -2) -> Any:

@@ -29,7 +29,30 @@ from pyro_vdn.diagnostics.scores import (
 )
 from pyro_vdn.diagnostics.statistics import ACTIVE_THRESHOLD, BandShares, UnitStatistics, Use
 from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
+from pyro_vdn.diagnostics.temperature import TEMPERATURES, TemperatureFit, fit_temperature
 from pyro_vdn.diagnostics.to_arviz import SAMPLE_GROUPS, to_arviz
+from pyro_vdn.diagnostics.token_calibration import (
+    CALIBRATION_BINS,
+    Reliability,
+    adaptive_calibration_error,
+    expected_calibration_error,
+    reliability_curve,
+)
+from pyro_vdn.diagnostics.token_metrics import (
+    WORST_SHARE,
+    TokenMetrics,
+    TokenSummary,
+    block_error,
+    cvar,
+    score_columns,
+    summarise_tokens,
+)
+from pyro_vdn.diagnostics.token_scores import (
+    TokenScores,
+    average_log_probs,
+    tempered,
+    token_scores,
+)
 from pyro_vdn.diagnostics.unit_plots import (
     plot_collapse,
     plot_contraction,
@@ -41,10 +64,13 @@ from pyro_vdn.diagnostics.use import downstream_use
 
 __all__ = [
     "ACTIVE_THRESHOLD",
+    "CALIBRATION_BINS",
     "FAN_LEVELS",
     "QUANTITIES",
     "SAMPLE_GROUPS",
+    "TEMPERATURES",
     "TERMS",
+    "WORST_SHARE",
     "ArviZData",
     "BandShares",
     "CalibrationCurve",
@@ -55,11 +81,19 @@ __all__ = [
     "Interval",
     "MissingPackageError",
     "PersistenceReport",
+    "Reliability",
+    "TemperatureFit",
+    "TokenMetrics",
+    "TokenScores",
+    "TokenSummary",
     "TrainingHistory",
     "UnitCall",
     "UnitPersistence",
     "UnitStatistics",
     "Use",
+    "adaptive_calibration_error",
+    "average_log_probs",
+    "block_error",
     "calibration_curve",
     "carried_share",
     "central_interval",
@@ -67,9 +101,12 @@ __all__ = [
     "coverage",
     "crps_draws",
     "crps_normal",
+    "cvar",
     "downstream_use",
     "draw_quantiles",
     "energy_score",
+    "expected_calibration_error",
+    "fit_temperature",
     "half_life",
     "interval_width",
     "load_netcdf",
@@ -87,9 +124,14 @@ __all__ = [
     "plot_responses",
     "plot_training",
     "plot_unit_activity",
+    "reliability_curve",
     "save",
     "save_netcdf",
+    "score_columns",
+    "summarise_tokens",
+    "tempered",
     "to_arviz",
+    "token_scores",
     "unit_responses",
     "unit_statistics",
 ]

@@ -1,6 +1,7 @@
 """Losses, SVI and prediction."""
 
 from pyro_vdn.infer.forecast import forecast
+from pyro_vdn.infer.generate import TokenReading, generate, read_tokens
 from pyro_vdn.infer.local_elbo import LocalELBO
 from pyro_vdn.infer.loss import Terms
 from pyro_vdn.infer.pacm_elbo import PACmELBO
@@ -17,9 +18,12 @@ __all__ = [
     "Prediction",
     "Terms",
     "TokenDraws",
+    "TokenReading",
     "forecast",
+    "generate",
     "log_density",
     "predict",
     "predict_closed_form",
+    "read_tokens",
     "token_draws",
 ]

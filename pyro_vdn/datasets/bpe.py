@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.datasets.token_checks import require_sequence
-from pyro_vdn.datasets.tokenizers import shown, utf8
+from pyro_vdn.datasets.utf8 import shown, utf8
 from pyro_vdn.errors import InputError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pyro_vdn.datasets.cache import read_dataset
 from pyro_vdn.datasets.checksum import read_file
 from pyro_vdn.datasets.registry import dataset_info
-from pyro_vdn.datasets.tokenizers import utf8
+from pyro_vdn.datasets.utf8 import utf8
 from pyro_vdn.errors import InputError
 
 TEXT_NAMES = ("pydoc", "tinyshakespeare")

@@ -60,6 +60,24 @@ class TextSplits(NamedTuple):
     tokenizer: Tokenizer
     spans: TextSpans
 
+    def characters_per_token(self, part: Literal["train", "validation", "test"]) -> float:
+        """Say how much text a token stands for, to compare tokenisers.
+
+        A loss of `L` nats per token is `L / (ln 2 * characters_per_token)` bits per character.
+
+        Args:
+            part: Which part of the text.
+
+        Returns:
+            Characters over tokens of that part.
+
+        Example:
+            >>> text_splits("né" * 50, "byte").characters_per_token("train")
+            0.6666666666666666
+        """
+        begin, end = getattr(self.spans, part)
+        return float((end - begin) / len(getattr(self, part)))
+
 
 def text_spans(
     num_characters: int,
@@ -146,7 +164,7 @@ def text_splits(
     for name, part in zip(spans._fields, parts, strict=True):
         if len(part) < 2:
             raise _too_short(name, f"{len(part)} of a text of {len(content)} characters")
-    return TextSplits(*parts, tokenizer, spans)
+    return TextSplits(parts[0], parts[1], parts[2], tokenizer, spans)
 
 
 def _make_tokenizer(kind: str, content: str, training: str, vocab_size: int) -> Tokenizer:

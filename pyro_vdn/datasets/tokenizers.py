@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pyro_vdn.datasets.checks import unknown_name
 from pyro_vdn.datasets.token_checks import require_sequence
+from pyro_vdn.datasets.utf8 import shown, utf8
 from pyro_vdn.errors import InputError
 
 
@@ -134,7 +136,8 @@ class CharTokenizer:
         """
         require_sequence("tokens", tokens, self.vocab_size)
         codes = _codes(self.alphabet)[tokens.cpu().numpy()]
-        return codes.tobytes().decode("utf-32-le", "surrogatepass")
+        content: bytes = codes.tobytes()
+        return content.decode("utf-32-le", "surrogatepass")
 
     def token(self, index: int) -> str:
         """Say what one token stands for."""
@@ -236,12 +239,16 @@ def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
     """
     from pyro_vdn.datasets.bpe import BPETokenizer  # it builds on this module
 
-    kinds = {"char": CharTokenizer, "byte": ByteTokenizer, "bpe": BPETokenizer}
-    kind = values.get("kind")
+    kinds: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {
+        "char": CharTokenizer.from_dict,
+        "byte": ByteTokenizer.from_dict,
+        "bpe": BPETokenizer.from_dict,
+    }
+    kind = str(values.get("kind"))
     if kind not in kinds:
         raise unknown_name("kind of tokenizer", kind, tuple(kinds))
     try:
-        return kinds[kind].from_dict(values)
+        return kinds[kind](values)
     except KeyError as error:
         raise InputError(
             f"tokenizer of kind {kind!r}",
@@ -251,49 +258,6 @@ def tokenizer_from_dict(values: Mapping[str, Any]) -> Tokenizer:
         ) from error
 
 
-def utf8(text: str) -> bytes:
-    r"""Write a text in UTF-8.
-
-    Args:
-        text: The text.
-
-    Returns:
-        Its bytes.
-
-    Raises:
-        InputError: If it holds half a surrogate pair.
-
-    Example:
-        >>> utf8("é")
-        b'\xc3\xa9'
-    """
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            "text",
-            expected="characters that UTF-8 can write",
-            got=f"U+{ord(text[error.start]):04X} at character {error.start}, half a surrogate pair",
-            hint="text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')",
-        ) from error
-
-
-def shown(content: bytes) -> str:
-    r"""Write bytes as text where they are UTF-8, else as escapes.
-
-    Args:
-        content: The bytes.
-
-    Returns:
-        What to show.
-
-    Example:
-        >>> shown(b" the"), shown(b"\xc3")
-        (' the', '\\xc3')
-    """
-    return content.decode("utf-8", "backslashreplace")
-
-
-def _codes(text: str) -> np.ndarray:
+def _codes(text: str) -> npt.NDArray[np.uint32]:
     """Give the code points, `(characters,)`."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")

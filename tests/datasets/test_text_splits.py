@@ -81,6 +81,15 @@ def test_pair_encoding_learns_of_the_kept_training_part_alone():
     assert text_splits(text, "bpe", vocab_size=257).tokenizer.vocab_size == 257
 
 
+def test_characters_per_token_follow_the_part():
+    text = "a" * 900 + "é" * 50 + "北" * 50
+    splits = text_splits(text, "byte")
+    shares = [splits.characters_per_token(part) for part in ("train", "validation", "test")]
+    assert shares == pytest.approx([1, 1 / 2, 1 / 3])
+    part = text_splits(text, "char", train_share=0.1)
+    assert (part.characters_per_token("train"), len(part.train)) == (1.0, 90)
+
+
 def test_made_and_given_tokenizers():
     text = "to be or not to be" * 10 + "Z"
     assert text_splits(text).tokenizer == CharTokenizer.of(text)

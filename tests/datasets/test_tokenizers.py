@@ -125,7 +125,7 @@ def test_alphabet_in_order(alphabet):
 def test_unknown_kind():
     with pytest.raises(InputError, match=r"kind of tokenizer: expected one of 'char', .*'bytes'"):
         tokenizer_from_dict({"kind": "bytes"})
-    with pytest.raises(InputError, match=r"kind of tokenizer: .*got None"):
+    with pytest.raises(InputError, match=r"kind of tokenizer: .*got 'None'"):
         tokenizer_from_dict({})
 
 

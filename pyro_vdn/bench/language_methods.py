@@ -10,7 +10,7 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 
 from pyro_vdn.models import VariationalGPT
-from pyro_vdn.poutine import deterministic
+from pyro_vdn.poutine import deterministic, dropout, kl_weight, scale_noise, share_noise
 
 Effects = Callable[[float], Sequence[Messenger]]
 
@@ -47,8 +47,51 @@ class LanguageMethod:
         return stack
 
 
+def ramp(progress: float, end: float, *, start: float = 0.0) -> float:
+    """Return an amount that rises linearly to `end` over what is left of a run after `start`."""
+    return end * max(0.0, (progress - start) / (1 - start))
+
+
+def _dropping(end: float, *, shared: bool) -> Effects:
+    """Return dropout of the hidden units, annealed to a probability."""
+
+    def effects(progress: float) -> Sequence[Messenger]:
+        return [*_sharing(shared), dropout(p=ramp(progress, end))]
+
+    return effects
+
+
+def _annealed(end: float, *, shared: bool, kl: float) -> Effects:
+    """Return noise annealed to a multiple of the posterior's scale, with a weighted KL."""
+
+    def effects(progress: float) -> Sequence[Messenger]:
+        # At exactly 0 there is no KL in closed form.
+        noise = scale_noise(factor=max(ramp(progress, end), 1e-3))
+        return [kl_weight(weight=ramp(progress, kl)), *_sharing(shared), noise]
+
+    return effects
+
+
+def _sharing(shared: bool) -> list[Messenger]:
+    return [share_noise()] if shared else []
+
+
+def _learned(kl: float) -> Effects:
+    return lambda progress: [kl_weight(weight=ramp(progress, kl))]
+
+
 def _twin(progress: float) -> Sequence[Messenger]:
     return [deterministic()]
 
 
+_RELATIVE = {"scale": "relative", "initial_scale": 1.0}
+
 TWIN = LanguageMethod(_twin, {"prior": "standard"})
+DROP_TOK = LanguageMethod(_dropping(0.33, shared=False), {"prior": "standard"})
+DROP_SEQ = LanguageMethod(_dropping(0.33, shared=True), {"prior": "standard"})
+DROP_SEQ2 = LanguageMethod(_dropping(0.2, shared=True), {"prior": "standard"})
+DROP_SMALL = LanguageMethod(_dropping(0.05, shared=True), {"prior": "standard"})
+REL_SEQ = LanguageMethod(_annealed(0.7, shared=True, kl=1e-6), _RELATIVE)
+REL_TOK = LanguageMethod(_annealed(0.7, shared=False, kl=1e-6), _RELATIVE)
+FULL_ALL = LanguageMethod(_learned(1e-5), {"initial_scale": 0.05})
+FULL_LAST = LanguageMethod(_learned(1e-5), {"initial_scale": 0.1, "neuron_layers": (3,)})

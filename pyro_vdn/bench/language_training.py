@@ -59,7 +59,7 @@ def train(
     """
     pyro.set_rng_seed(seed)
     model = method.build(vocab_size)
-    optimizer = _optimizer(model)
+    optimizer = make_optimizer(model)
     guide, loss = NeuronGuide(model), LocalELBO()
     places = torch.Generator().manual_seed(seed)
     total = round(steps * method.steps)
@@ -95,7 +95,7 @@ def rate(step: int, total: int) -> float:
     return _RATE * (_LEAST + (1 - _LEAST) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """Return AdamW that decays matrices alone: norms, scales and priors keep their size."""
     matrices = [value for value in model.parameters() if value.dim() >= 2]
     others = [value for value in model.parameters() if value.dim() < 2]

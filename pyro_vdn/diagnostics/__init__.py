@@ -4,7 +4,9 @@ from pyro_vdn.diagnostics._arviz import ArviZData
 from pyro_vdn.diagnostics._figure import MissingPackageError, save
 from pyro_vdn.diagnostics.calibration import CalibrationCurve, calibration_curve, pit
 from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_report
+from pyro_vdn.diagnostics.dose_response import TRENDS, DoseResponse, dose_response
 from pyro_vdn.diagnostics.history import QUANTITIES, TERMS, Drift, TrainingHistory
+from pyro_vdn.diagnostics.latent_usage import LayerUsage, latent_usage
 from pyro_vdn.diagnostics.measure import unit_statistics
 from pyro_vdn.diagnostics.memory_share import memory_share
 from pyro_vdn.diagnostics.netcdf import load_netcdf, save_netcdf
@@ -19,6 +21,7 @@ from pyro_vdn.diagnostics.quantiles import (
     draw_quantiles,
     interval_width,
 )
+from pyro_vdn.diagnostics.rank_correlation import Correlation, rank_correlation
 from pyro_vdn.diagnostics.responses import unit_responses
 from pyro_vdn.diagnostics.scores import (
     crps_draws,
@@ -38,20 +41,26 @@ from pyro_vdn.diagnostics.token_calibration import (
     expected_calibration_error,
     reliability_curve,
 )
-from pyro_vdn.diagnostics.token_metrics import (
-    WORST_SHARE,
-    TokenMetrics,
-    TokenSummary,
-    block_error,
-    cvar,
-    score_columns,
-    summarise_tokens,
+from pyro_vdn.diagnostics.token_groups import (
+    by_group,
+    label_frequency,
+    label_ranges,
+    label_stretches,
 )
+from pyro_vdn.diagnostics.token_metrics import TokenMetrics, score_columns
+from pyro_vdn.diagnostics.token_plots import plot_reliability
 from pyro_vdn.diagnostics.token_scores import (
     TokenScores,
     average_log_probs,
     tempered,
     token_scores,
+)
+from pyro_vdn.diagnostics.token_summary import (
+    WORST_SHARE,
+    TokenSummary,
+    block_error,
+    cvar,
+    summarise_tokens,
 )
 from pyro_vdn.diagnostics.unit_plots import (
     plot_collapse,
@@ -70,6 +79,7 @@ __all__ = [
     "SAMPLE_GROUPS",
     "TEMPERATURES",
     "TERMS",
+    "TRENDS",
     "WORST_SHARE",
     "ArviZData",
     "BandShares",
@@ -77,8 +87,11 @@ __all__ = [
     "CollapseMode",
     "CollapseReport",
     "CollapseThresholds",
+    "Correlation",
+    "DoseResponse",
     "Drift",
     "Interval",
+    "LayerUsage",
     "MissingPackageError",
     "PersistenceReport",
     "Reliability",
@@ -94,6 +107,7 @@ __all__ = [
     "adaptive_calibration_error",
     "average_log_probs",
     "block_error",
+    "by_group",
     "calibration_curve",
     "carried_share",
     "central_interval",
@@ -102,6 +116,7 @@ __all__ = [
     "crps_draws",
     "crps_normal",
     "cvar",
+    "dose_response",
     "downstream_use",
     "draw_quantiles",
     "energy_score",
@@ -109,6 +124,10 @@ __all__ = [
     "fit_temperature",
     "half_life",
     "interval_width",
+    "label_frequency",
+    "label_ranges",
+    "label_stretches",
+    "latent_usage",
     "load_netcdf",
     "memory_share",
     "mixture_log_density",
@@ -121,9 +140,11 @@ __all__ = [
     "plot_fan",
     "plot_loss_terms",
     "plot_persistence",
+    "plot_reliability",
     "plot_responses",
     "plot_training",
     "plot_unit_activity",
+    "rank_correlation",
     "reliability_curve",
     "save",
     "save_netcdf",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ CALIBRATION_BINS = 15
 """Bins of a calibration error, as published figures have them."""
 
 
-class Reliability(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Reliability:
     """How often the most probable token came, by the probability that it was given.
 
     Args:
@@ -33,6 +34,11 @@ class Reliability(NamedTuple):
     confidence: Tensor
     accuracy: Tensor
     count: Tensor
+
+    def error(self) -> float:
+        """Return the mean distance of accuracy from confidence, weighted by tokens."""
+        gaps = (self.accuracy - self.confidence).abs().nan_to_num(0.0)
+        return float((gaps * self.count).sum() / self.count.sum())
 
 
 def reliability_curve(
@@ -96,9 +102,7 @@ def expected_calibration_error(
 
     Source: Guo, Pleiss, Sun and Weinberger, *On Calibration of Modern Neural Networks*, 2017.
     """
-    curve = reliability_curve(max_probability, correct, bins=bins)
-    gaps = (curve.accuracy - curve.confidence).abs().nan_to_num(0.0)
-    return float((gaps * curve.count).sum() / curve.count.sum())
+    return reliability_curve(max_probability, correct, bins=bins).error()
 
 
 def adaptive_calibration_error(

@@ -234,8 +234,8 @@ def _band(ordered: Ordering, share: Array, draws: Bootstrap) -> tuple[Array, Arr
     """Return lower and upper ends of the selective risk at each share, `(points,)`."""
     totals = (sums(ordered, weights) for weights in draws.weights())
     rows = [
-        risk_at(Sums(count, risk), share)
+        risk_at(Sums(cases, risk), share)
         for total in totals
-        for count, risk in zip(total.count, total.risk, strict=True)
+        for cases, risk in zip(total.cases, total.risk, strict=True)
     ]
     return draws.interval(np.stack(rows))

@@ -146,19 +146,17 @@ class NoiseTape:
             yield
 
     @contextmanager
-    def replaying(self, particle: int | None = None) -> Iterator[None]:
-        """Draw again what was drawn, of one particle or of all.
+    def replaying(self, particle: int, dim: int = 0) -> Iterator[None]:
+        """Draw again what was drawn for one particle.
 
         Args:
-            particle: Which, of the first dimension of each draw.
+            particle: Which.
+            dim: The dimension of particles in each draw.
         """
         left = list(self.draws)
 
         def again(values: Tensor, *_: Any, **__: Any) -> Tensor:
-            kept = left.pop(0)
-            return values.copy_(
-                (kept if particle is None else kept[particle]).reshape(values.shape)
-            )
+            return values.copy_(left.pop(0).select(dim, particle).reshape(values.shape))
 
         with _drawing_by(again, again):
             yield

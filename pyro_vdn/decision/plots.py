@@ -53,14 +53,22 @@ def plot_risk_coverage(
     figure = new_figure(6.4)
     axes = figure.subplots()
     style(axes, title=title, x="coverage: accepted share of the tokens (%)", y=risk_label)
-    for (name, curve), colour in zip(curves.items(), _COLOURS, strict=False):
-        _draw(axes, name, curve, colour, least_coverage)
     mean = float(next(iter(curves.values())).risk[-1])
     axes.axhline(mean, color=MUTED, lw=1.1, ls=(0, (4, 3)), label=f"at random: {mean:.3f}")
+    colours = dict(zip(curves, _COLOURS, strict=False))
+    # From the highest curve down, as the legend beside it reads.
+    for name in sorted(curves, key=lambda name: -curves[name].aurc):
+        _draw(axes, name, curves[name], colours[name], least_coverage)
     axes.set_xlim(100 * least_coverage, 100)
     axes.margins(y=0.06)
-    legend(axes, loc="center left", bbox_to_anchor=(1.01, 0.5), title="area under the curve")
+    legend(axes, loc="center left", bbox_to_anchor=(1.01, 0.5), title=_heading(curves))
     return figure
+
+
+def _heading(curves: Mapping[str, RiskCoverage]) -> str:
+    levels = sorted({curve.level for curve in curves.values() if curve.level is not None})
+    bands = ", ".join(f"{100 * level:g} %" for level in levels)
+    return "area under the curve" + (f"\n(band: {bands} interval)" if bands else "")
 
 
 def _draw(axes: Axes, name: str, curve: RiskCoverage, colour: str, least: float) -> None:

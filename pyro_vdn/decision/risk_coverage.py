@@ -27,6 +27,7 @@ class RiskCoverage:
         lower: Lower end of the bootstrap interval of `risk` at each coverage, `(points,)`, if
             asked for.
         upper: Upper end, likewise.
+        level: Share of the resamples that the interval holds.
 
     Example:
         >>> curve = risk_coverage([0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 1.0])
@@ -43,6 +44,7 @@ class RiskCoverage:
     oracle: float
     lower: Array | None = None
     upper: Array | None = None
+    level: float | None = None
 
     @property
     def e_aurc(self) -> float:
@@ -138,6 +140,7 @@ def risk_coverage(
         oracle=float(area(sums(ordering(loss, loss)))),
         lower=lower,
         upper=upper,
+        level=level if resamples else None,
     )
 
 

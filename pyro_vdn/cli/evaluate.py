@@ -16,7 +16,9 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")],
     every_window: Annotated[
         bool,
-        typer.Option("--all", help="Score every test window, where the run took a part of them."),
+        typer.Option(
+            "--all", help="Score every test window or block, where the run took a part of them."
+        ),
     ] = False,
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 1,
 ) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pyro_vdn.cli.errors import Stopped, reported
+from pyro_vdn.cli.errors import reported
+from pyro_vdn.cli.language import language
+from pyro_vdn.cli.options import Demo, NoTwin, Out, Resume, Seed, Steps, Threads
+from pyro_vdn.cli.runs import resume_run, start_run
 from pyro_vdn.cli.threads import set_threads
 
 if TYPE_CHECKING:
@@ -20,34 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-
-Seed = Annotated[
-    int | None,
-    typer.Option(help="Seed of weights, batches and noise.", min=0, show_default="0"),
-]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        help="Training steps of each of the two models.", min=1, show_default="as the recipe says"
-    ),
-]
-Threads = Annotated[
-    int, typer.Option(help="CPU threads; models this small run best on one.", min=1)
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the run; new or empty.",
-        show_default="runs/TASK-DATA-TIME",
-        file_okay=True,
-    ),
-]
-Demo = Annotated[bool, typer.Option("--demo", help="Smaller budget: minutes on two cores.")]
-Resume = Annotated[
-    bool,
-    typer.Option("--resume", help="Continue the interrupted run in --out, with its own settings."),
-]
-NoTwin = Annotated[bool, typer.Option("--no-twin", help="Train the neurons only.")]
+app.command("language")(language)
 
 
 @app.command("forecasting")
@@ -92,7 +67,7 @@ def forecasting(
     lengths: dict[str, Any] = {"input_length": input_length, "horizon": horizon, "num_units": units}
     given = {"data": data, "target": target, "seed": seed, "steps": steps, **lengths}
     if resume:
-        _resume(out, "forecasting", {**given, "demo": demo or None}, not no_twin)
+        resume_run(out, "forecasting", {**given, "demo": demo or None}, not no_twin)
         return
     recipe = ForecastingRecipe.demo() if demo else ForecastingRecipe()
     recipe = replace(recipe, **{name: value for name, value in lengths.items() if value})
@@ -140,7 +115,7 @@ def regression(
     if resume:
         given = {"data": data, "target": target, "split": split, "accept": accept}
         rest = {"num_units": units, "seed": seed, "steps": steps, "demo": demo or None}
-        _resume(out, "regression", {**given, **rest}, not no_twin)
+        resume_run(out, "regression", {**given, **rest}, not no_twin)
         return
     recipe = RegressionRecipe.demo() if demo else RegressionRecipe()
     if units:
@@ -162,55 +137,8 @@ def _start(
     twin: bool,
 ) -> None:
     from pyro_vdn.train.problem import Source
-    from pyro_vdn.train.run import start_run
 
     source = Source(data, tuple(target), split, accept)
     if source.is_file and Path(data).exists():
         source = replace(source, data=str(Path(data).resolve()))
-    if out is None:
-        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-        out = Path("runs") / f"{recipe.task}-{source.name}-{stamp}"
-    problem, config = start_run(source, recipe, seed, out)
-    _complete(problem, config, out, twin)
-
-
-def _resume(out: Path | None, task: str, given: dict[str, Any], twin: bool) -> None:
-    from pyro_vdn.errors import InputError
-    from pyro_vdn.train.run import resume_run
-
-    if out is None:
-        raise InputError(
-            "--out", expected="the folder of the run", got="none", hint="--resume --out DIR"
-        )
-    for name, value in given.items():
-        if value not in (None, []):
-            option = "--units" if name == "num_units" else f"--{name.replace('_', '-')}"
-            raise InputError(
-                option,
-                expected="no settings beside --resume and --out: the run keeps its own",
-                got=f"{option} {value}",
-                hint=f"pyro-vdn fit {task} --out {out} --resume",
-            )
-    problem, config = resume_run(out)
-    if problem.recipe.task != task:
-        raise InputError(
-            str(out),
-            expected=f"a run of {task}",
-            got=f"one of {problem.recipe.task}",
-            hint=f"pyro-vdn fit {problem.recipe.task} --out {out} --resume",
-        )
-    _complete(problem, config, out, twin)
-
-
-def _complete(problem: Any, config: Any, out: Path, twin: bool) -> None:
-    from pyro_vdn.cli.table import show_report
-    from pyro_vdn.train.run import Interrupted, complete_run
-
-    try:
-        report = complete_run(
-            problem, config, out, twin=twin, say=lambda message: typer.echo(message, err=True)
-        )
-    except Interrupted as stop:
-        command = f"pyro-vdn fit {problem.recipe.task} --out {out} --resume"
-        raise Stopped(out, stop.kept, command) from stop
-    show_report(report)
+    start_run(source, recipe, seed, out, twin)

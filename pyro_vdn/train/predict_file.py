@@ -18,7 +18,8 @@ from pyro_vdn.train.evaluate import predictive
 from pyro_vdn.train.files import replacing
 from pyro_vdn.train.problem import Scaling
 from pyro_vdn.train.recipes import ForecastingRecipe
-from pyro_vdn.train.run_folder import RunConfig, load_model, read_config
+from pyro_vdn.train.run_config import RunConfig
+from pyro_vdn.train.run_folder import load_model, read_config
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles that are written."""
@@ -51,6 +52,13 @@ def predict_file(
     if output.exists():
         raise RunFolderError(f"{output}: exists, nothing was changed. Try: another --output.")
     config = read_config(folder)
+    if not isinstance(config, RunConfig):
+        raise InputError(
+            str(folder),
+            expected="a run of forecasting or regression",
+            got=f"one of {config.recipe.task}",
+            hint=f"pyro-vdn generate {folder}",
+        )
     model, guide = load_model(folder, config)
     is_series = isinstance(config.recipe, ForecastingRecipe)
     x, place, column = (_window if is_series else _features)(source, config)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pyro
 from torch import nn
 
-from pyro_vdn.errors import InputError
 from pyro_vdn.infer import PACmELBO
 from pyro_vdn.models import Forecaster, Regression
 from pyro_vdn.poutine import deterministic, kl_weight
-from pyro_vdn.train.options import FitOptions
+from pyro_vdn.train.hyper_parameters import HyperParameters
 
 Program = Callable[..., Any]
-R = TypeVar("R", bound="_Recipe")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Recipe:
+class _Recipe(HyperParameters):
     """What every recipe holds: objective, optimiser and budget.
 
     Args:
@@ -68,46 +66,11 @@ class _Recipe:
             variance_weight=self.variance_weight,
         )
 
-    def options(self, seed: int = 0) -> FitOptions:
-        """Return the numbers of a training run."""
-        names = {item.name for item in fields(FitOptions)} & {item.name for item in fields(self)}
-        return FitOptions(**{name: getattr(self, name) for name in names}, seed=seed)
-
-    def with_steps(self: R, max_steps: int) -> R:
-        """Return the recipe for another number of steps, evaluated at least four times."""
-        return replace(
-            self,
-            max_steps=max_steps,
-            warmup_steps=min(self.warmup_steps, max_steps // 10),
-            evaluate_every=max(1, min(self.evaluate_every, max_steps // 4)),
-        )
-
     def _effects(self, model: nn.Module, twin: bool) -> Program:
         """Wrap a model as it is trained: the point-valued twin, or with the weighted KL."""
         model.float()  # data sets come in single precision, whatever torch's default is
         program: Program = deterministic(model) if twin else kl_weight(model, self.kl)
         return program
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return every number by name, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls: type[R], values: dict[str, Any]) -> R:
-        """Return the recipe of numbers that `to_dict` returned.
-
-        Raises:
-            InputError: For a number this version does not know.
-        """
-        unknown = sorted(set(values) - {item.name for item in fields(cls)})
-        if unknown:
-            raise InputError(
-                "recipe",
-                expected=f"numbers of {cls.__name__}",
-                got=f"{unknown[0]!r}",
-                hint="read the run with the version of pyro-vdn that wrote it",
-            )
-        return cls(**{**values, "betas": tuple(values.get("betas", cls.betas))})
 
 
 @dataclass(frozen=True, kw_only=True)

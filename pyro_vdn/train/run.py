@@ -7,36 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyro
-
-from pyro_vdn.diagnostics import save_netcdf
-from pyro_vdn.errors import InputError, RunFolderError
+from pyro_vdn.errors import RunFolderError
 from pyro_vdn.guides import NeuronGuide
-from pyro_vdn.train.draws import draws_to_arviz
-from pyro_vdn.train.evaluate import Evaluation, Metrics, evaluate_fully
 from pyro_vdn.train.files import read_json, write_json
 from pyro_vdn.train.fit import FitResult, fit
-from pyro_vdn.train.pictures import picture_rows, save_pictures
-from pyro_vdn.train.problem import Problem, Recipe, Source, load_problem
-from pyro_vdn.train.recipes import ForecastingRecipe
 from pyro_vdn.train.resume import check_folder
 from pyro_vdn.train.run_folder import (
-    DRAWS,
     METRICS,
     MODEL,
     TRAINING,
     TWIN,
-    RunConfig,
     load_model,
     read_config,
     save_model,
     write_config,
 )
-
-Program = Callable[..., Any]
-_EVALUATION_BATCH = 512
-_EVALUATION_SEED = 7
-_DRAWN_ROWS = 24
+from pyro_vdn.train.tasks import Config, Problem, task_of
 
 
 @dataclass(frozen=True)
@@ -44,19 +30,18 @@ class Scored:
     """One of the models of a run with its scores.
 
     Args:
-        metrics: Its scores on the test rows.
+        metrics: Its scores on the test part, by name.
         steps: Steps it was trained for.
         best_step: Step of the checkpoint that was kept.
         validation_nll: Its validation NLL.
         training_seconds: Wall time of its training, of the last call where it was resumed.
 
     Example:
-        >>> metrics = Metrics(0.1, 0.2, 0.3, 0.3, 0.1, 0.9, 0.1, None, None, 10, 1.0)
-        >>> Scored(metrics, 900, 600, 0.3, 20.0).to_dict()["best_step"]
+        >>> Scored({"nll": 0.3}, 900, 600, 0.3, 20.0).to_dict()["best_step"]
         600
     """
 
-    metrics: Metrics
+    metrics: dict[str, Any]
     steps: int
     best_step: int | None
     validation_nll: float | None
@@ -65,7 +50,7 @@ class Scored:
     def to_dict(self) -> dict[str, Any]:
         """Return everything by name, ready for JSON."""
         return {
-            **self.metrics.to_dict(),
+            **self.metrics,
             "steps": self.steps,
             "best_step": self.best_step,
             "validation_nll": self.validation_nll,
@@ -79,7 +64,7 @@ class RunReport:
 
     Args:
         folder: Where everything is.
-        task: ``"forecasting"`` or ``"regression"``.
+        task: ``"forecasting"``, ``"regression"`` or ``"language"``.
         data: Name of the data.
         tested_on: What the scores were measured on, in words.
         models: Scores by model: ``"neurons"`` and ``"twin"``.
@@ -110,7 +95,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error
         self.kept = kept
 
 
-def start_run(source: Source, recipe: Recipe, seed: int, folder: Path) -> tuple[Problem, RunConfig]:
+def start_run(source: Any, recipe: Any, seed: int, folder: Path) -> tuple[Problem, Config]:
     """Load the data of a new run and write its configuration.
 
     Args:
@@ -127,13 +112,14 @@ def start_run(source: Source, recipe: Recipe, seed: int, folder: Path) -> tuple[
         InputError: If the data are not what they should be; nothing is written then.
     """
     check_folder(folder)
-    problem = load_problem(source, recipe)
-    config = RunConfig.of(problem, seed)
+    task = task_of(recipe.task)
+    problem: Problem = task.load(source, recipe)
+    config = task.configure(problem, seed)
     write_config(folder, config)
     return problem, config
 
 
-def resume_run(folder: Path) -> tuple[Problem, RunConfig]:
+def resume_run(folder: Path) -> tuple[Problem, Config]:
     """Load the problem of a run that was interrupted.
 
     Args:
@@ -151,12 +137,12 @@ def resume_run(folder: Path) -> tuple[Problem, RunConfig]:
             f"{folder}: expected an interrupted run, got one that is complete. "
             f"Try: pyro-vdn evaluate {folder}, or another --out."
         )
-    return _load_again(config, config.recipe), config
+    return task_of(config.recipe.task).load_again(config, config.recipe), config
 
 
 def complete_run(
     problem: Problem,
-    config: RunConfig,
+    config: Config,
     folder: Path,
     *,
     twin: bool = True,
@@ -179,18 +165,19 @@ def complete_run(
     Raises:
         Interrupted: After Ctrl-C in training, with the best weights written.
     """
-    models: dict[str, dict[str, Any]] = {}
+    task, models = task_of(problem.recipe.task), dict[str, dict[str, Any]]()
     for name in ("neurons", "twin") if twin else ("neurons",):
         say(f"training the {_LONG[name]}")
         result = _train(problem, config, folder, name, progress)
         say(f"scoring the {_LONG[name]} on {problem.tested_on}")
-        scored = score(result.model, result.guide, problem)
+        scored = task.score(result.model, result.guide, problem)
+        figures = scored.metrics.to_dict()
         models[name] = Scored(
-            scored.metrics, result.steps, result.best_step, result.validation_nll, result.seconds
+            figures, result.steps, result.best_step, result.validation_nll, result.seconds
         ).to_dict()
         if name == "neurons":
             say("writing draws and pictures")
-            write_artefacts(folder, result.model, result.guide, problem, scored)
+            task.write(folder, result.model, result.guide, problem, scored)
     report = RunReport(folder, problem.recipe.task, problem.source.name, problem.tested_on, models)
     write_metrics(report)
     return report
@@ -200,51 +187,27 @@ _LONG = {"neurons": "distributional neurons", "twin": "deterministic twin"}
 _FILES = {"neurons": MODEL, "twin": TWIN}
 
 
-def _train(
-    problem: Problem, config: RunConfig, folder: Path, name: str, progress: bool
-) -> FitResult:
+def _train(problem: Problem, config: Config, folder: Path, name: str, progress: bool) -> FitResult:
     place = folder / TRAINING / name
     last = place / "last.safetensors"
-    model = problem.build_model(config.seed, twin=name == "twin")
-    options = problem.recipe.options(config.seed)
+    plan = task_of(problem.recipe.task).plan(problem, config.seed, name == "twin")
     result = fit(
-        model,
+        plan.model,
         problem.train,
         problem.validation,
-        guide=NeuronGuide(model),
-        loss=problem.recipe.loss(),
-        options=options,
+        guide=NeuronGuide(plan.model),
+        loss=plan.loss,
+        options=plan.options,
+        callbacks=plan.callbacks,
         folder=place,
         resume=last if last.exists() else None,
         progress=f"{name:<7}" if progress else False,
     )
     if result.best_step is not None:
-        save_model(folder, model, twin=name == "twin")
+        save_model(folder, plan.model, twin=name == "twin", step=result.best_step)
     if result.interrupted:
         raise Interrupted(folder, None if result.best_step is None else folder / _FILES[name])
     return result
-
-
-def score(model: Program, guide: Program, problem: Problem) -> Evaluation:
-    """Score a model on the test rows of a problem, with the same noise every time."""
-    pyro.set_rng_seed(_EVALUATION_SEED)
-    return evaluate_fully(
-        model,
-        guide,
-        *problem.test,
-        num_samples=problem.recipe.num_samples,
-        batch_size=_EVALUATION_BATCH,
-    )
-
-
-def write_artefacts(
-    folder: Path, model: Program, guide: Program, problem: Problem, scored: Evaluation
-) -> None:
-    """Write draws and pictures of the neurons."""
-    pyro.set_rng_seed(_EVALUATION_SEED)
-    rows = picture_rows(problem, _DRAWN_ROWS)
-    save_netcdf(draws_to_arviz(model, guide, problem, scored.layers, rows), folder / DRAWS)
-    save_pictures(folder, model, guide, problem, scored)
 
 
 def write_metrics(report: RunReport) -> None:
@@ -263,7 +226,7 @@ def rescore_run(folder: Path, *, every_window: bool = False) -> RunReport:
 
     Args:
         folder: The run's folder.
-        every_window: Whether to score all test windows where the run took every n-th.
+        every_window: Whether to score all test windows or blocks where the run took every n-th.
 
     Returns:
         The scores.
@@ -274,27 +237,18 @@ def rescore_run(folder: Path, *, every_window: bool = False) -> RunReport:
     """
     config = read_config(folder)
     recipe = config.recipe
-    if every_window and isinstance(recipe, ForecastingRecipe):
+    if every_window and hasattr(recipe, "test_every"):
         recipe = replace(recipe, test_every=1)
     loaded = {"neurons": load_model(folder, config)}
     if (folder / TWIN).exists():
         loaded["twin"] = load_model(folder, config, twin=True)
-    problem = _load_again(config, recipe)
+    task = task_of(recipe.task)
+    problem = task.load_again(config, recipe)
     known = read_json(folder / METRICS)["models"] if (folder / METRICS).exists() else {}
     models = {}
     for name, (model, guide) in loaded.items():
-        models[name] = {**known.get(name, {}), **score(model, guide, problem).metrics.to_dict()}
+        models[name] = {
+            **known.get(name, {}),
+            **task.score(model, guide, problem).metrics.to_dict(),
+        }
     return RunReport(folder, recipe.task, config.source.name, problem.tested_on, models)
-
-
-def _load_again(config: RunConfig, recipe: Recipe) -> Problem:
-    problem = load_problem(config.source, recipe)
-    for now, before in ((problem.inputs, config.inputs), (problem.targets, config.targets)):
-        if now.to_dict() != before.to_dict():
-            raise InputError(
-                f"data {config.source.data!r}",
-                expected="the data that the run was trained on",
-                got="others: their columns, means or scales differ",
-                hint="restore the file as it was, or train a new run",
-            )
-    return problem

@@ -52,6 +52,10 @@ def fit_temperature(log_probs: Tensor, targets: Tensor) -> float:
     """
     values = _checked(log_probs, targets)
     low, high = (1.0 / bound for bound in reversed(TEMPERATURES))
+    if float(_derivatives(*values, low)[0]) >= 0:
+        return TEMPERATURES[1]
+    if float(_derivatives(*values, high)[0]) <= 0:
+        return TEMPERATURES[0]
     at = 1.0
     for _ in range(_STEPS):
         slope, curvature = (float(term) for term in _derivatives(*values, at))

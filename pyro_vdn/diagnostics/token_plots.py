@@ -84,13 +84,14 @@ def plot_reliability(curves: Mapping[str, Reliability] | Reliability) -> Figure:
 
 
 def _draw_curve(axes: Axes, curve: Reliability, **look: Any) -> None:
-    """Draw accuracy over probability with 95 % intervals of a binomial share."""
+    """Draw accuracy over probability with 95 % intervals, as if tokens were independent."""
     enough = curve.count >= _FEWEST
     confidence, accuracy, count = (
         value[enough].double().numpy() for value in (curve.confidence, curve.accuracy, curve.count)
     )
     half = 1.959964 * np.sqrt(accuracy * (1 - accuracy) / count)
-    axes.errorbar(confidence, accuracy, half, lw=1.4, ms=5, capsize=2, clip_on=False, **look)
+    inside = np.stack([np.minimum(half, accuracy), np.minimum(half, 1 - accuracy)])
+    axes.errorbar(confidence, accuracy, inside, lw=1.4, ms=5, capsize=2, clip_on=False, **look)
 
 
 def _draw_counts(axes: Axes, curve: Reliability, *, filled: bool, **look: Any) -> None:

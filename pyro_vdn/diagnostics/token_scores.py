@@ -227,13 +227,13 @@ def _of_draws(log_probs: Tensor, log_mean: Tensor) -> tuple[Tensor, ...]:
     entropy, variance = entropy / len(log_probs), variance / len(log_probs)
     # At least 0 by Jensen's inequality, up to rounding.
     information = (entropy_of(log_mean) - entropy).clamp_min(0.0)
-    return information, entropy.clamp_min(0.0), variance, _flip_rate(log_probs).to(mean.dtype)
+    return information, entropy.clamp_min(0.0), variance, _flip_rate(log_probs, mean.dtype)
 
 
-def _flip_rate(log_probs: Tensor) -> Tensor:
+def _flip_rate(log_probs: Tensor, dtype: torch.dtype) -> Tensor:
     best = log_probs.argmax(-1)  # (draws, ..., vocabulary) -> (draws, ...)
     draws = len(best)
     if draws == 1:
-        return torch.zeros(best.shape[1:], device=best.device)
+        return torch.zeros(best.shape[1:], dtype=dtype, device=best.device)
     differing = torch.stack([(best != one).sum(0) for one in best]).sum(0)
-    return differing / (draws * (draws - 1))
+    return differing.to(dtype) / (draws * (draws - 1))

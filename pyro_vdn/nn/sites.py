@@ -41,6 +41,8 @@ PENALTY = "vdn_penalty"
 KL_TERM = "vdn_kl_term"
 #: Where an effect that draws from the posterior keeps the prior it displaced.
 PRIOR = "vdn_prior"
+#: On a message itself, which no replay carries along: its distribution is the posterior.
+DRAWN = "vdn_drawn"
 
 #: The plate of vectorised particles, the one that Pyro's losses use.
 PARTICLES = "num_particles_vectorized"

@@ -8,10 +8,10 @@ from typing import Any
 import pyro.distributions as dist
 
 from pyro_vdn.nn.shapes import check_positive
-from pyro_vdn.nn.sites import POSTERIOR, Message
+from pyro_vdn.nn.sites import Message
 from pyro_vdn.poutine.averaged import Averaged
 from pyro_vdn.poutine.clamp import Held
-from pyro_vdn.poutine.leaves import change_leaves, draws_posterior
+from pyro_vdn.poutine.leaves import change_leaves, change_posterior
 from pyro_vdn.poutine.messenger import NeuronMessenger, wrapped
 
 
@@ -33,11 +33,7 @@ class AverageMessenger(NeuronMessenger):
 
     def on_neuron(self, msg: Message) -> None:
         """Change the posterior, whether it is offered or already drawn from."""
-        infer: dict[str, Any] = msg["infer"]
-        offer = infer[POSTERIOR]
-        infer[POSTERIOR] = lambda: self._averaged(offer())
-        if draws_posterior(msg):
-            msg["fn"] = self._averaged(msg["fn"])
+        change_posterior(msg, self._averaged)
 
     def _averaged(self, posterior: dist.Distribution) -> dist.Distribution:
         if isinstance(posterior, Held):  # what units are held at may be random too

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro.distributions as dist
 from pyro.distributions import MaskedDistribution
 
 from pyro_vdn.nn.markov import ChainStep
-from pyro_vdn.nn.sites import PRIOR, Message
+from pyro_vdn.nn.sites import DRAWN, POSTERIOR, PRIOR, Message
 from pyro_vdn.poutine.averaged import Averaged
 from pyro_vdn.poutine.clamp import Held
 from pyro_vdn.poutine.dropout import DroppedOut
@@ -55,13 +56,30 @@ def is_plain_normal(distribution: dist.Distribution) -> bool:
     return isinstance(distribution, dist.Normal) and not isinstance(distribution, ChainStep)
 
 
-def draws_posterior(msg: Message) -> bool:
-    """Say whether a neuron's site is drawn from its posterior, or from what replaced both.
+def change_posterior(
+    msg: Message, change: Callable[[dist.Distribution], dist.Distribution]
+) -> None:
+    """Apply `change` to the posterior of a neuron's site, offered or drawn from, not to its prior.
+
+    A model that is replayed against its guide is left alone: it has the guide's offers, where the
+    effect has been already, and draws nothing.
 
     Args:
-        msg: The message of the site.
+        msg: The message of the site, changed in place.
+        change: From a posterior to the one that takes its place.
     """
-    fn = msg["fn"]
-    while isinstance(fn, Held):
-        fn = fn.base_dist
-    return PRIOR in msg["infer"] or isinstance(fn, DroppedOut)
+    infer: dict[str, Any] = msg["infer"]
+    drawn = bool(msg.get(DRAWN))
+    if PRIOR in infer and not drawn:
+        return
+    offer = infer[POSTERIOR]
+    infer[POSTERIOR] = lambda: change(offer())
+    if drawn or _is_dropped_out(msg["fn"]):
+        msg["fn"] = change(msg["fn"])
+
+
+def _is_dropped_out(distribution: dist.Distribution) -> bool:
+    """Say whether dropout stands here, which takes the place of priors too."""
+    while isinstance(distribution, Held):
+        distribution = distribution.base_dist
+    return isinstance(distribution, DroppedOut)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.normals import ShiftedNormal, unexpanded
-from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message, layer_of
+from pyro_vdn.nn.sites import Message, layer_of
 from pyro_vdn.poutine.dropout import DroppedOut
-from pyro_vdn.poutine.leaves import change_leaves, is_plain_normal
+from pyro_vdn.poutine.leaves import change_leaves, change_posterior, is_plain_normal
 from pyro_vdn.poutine.messenger import NeuronMessenger, for_layer, wrapped
 from pyro_vdn.poutine.share_noise import SharedNormal
 
@@ -66,11 +66,8 @@ class NoiseMessenger(NeuronMessenger):
         amount: Any = for_layer(self.amount, msg)
         if amount is None:
             return
-        infer: dict[str, Any] = msg["infer"]
-        offer, path = infer[POSTERIOR], layer_of(msg["name"])
-        infer[POSTERIOR] = lambda: self._changed(offer(), amount, path)
-        if PRIOR in infer:
-            msg["fn"] = self._changed(msg["fn"], amount, path)
+        path = layer_of(msg["name"])
+        change_posterior(msg, lambda posterior: self._changed(posterior, amount, path))
 
     def _changed(
         self, posterior: dist.Distribution, amount: Amount, path: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyro_vdn.nn.sites import POSTERIOR, PRIOR, Message
+from pyro_vdn.nn.sites import DRAWN, POSTERIOR, PRIOR, Message
 from pyro_vdn.poutine.messenger import NeuronMessenger
 
 
@@ -31,6 +31,7 @@ class PosteriorMessenger(NeuronMessenger):
         if posterior.batch_shape != prior.batch_shape:
             posterior = posterior.expand(prior.batch_shape)
         msg["infer"][PRIOR] = prior
+        msg[DRAWN] = True
         msg["fn"] = posterior
 
     def _pyro_post_sample(self, msg: Message) -> None:

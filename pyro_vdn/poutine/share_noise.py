@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.normals import unexpanded
-from pyro_vdn.nn.sites import POSTERIOR, Message, layer_of
+from pyro_vdn.nn.sites import Message, layer_of
 from pyro_vdn.poutine.dropout import DroppedOut
-from pyro_vdn.poutine.leaves import change_leaves, draws_posterior, is_plain_normal
+from pyro_vdn.poutine.leaves import change_leaves, change_posterior, is_plain_normal
 from pyro_vdn.poutine.messenger import NeuronMessenger, wrapped
 
 
@@ -104,11 +104,8 @@ class ShareNoiseMessenger(NeuronMessenger):
 
     def on_neuron(self, msg: Message) -> None:
         """Change the posterior, whether it is offered or already drawn from."""
-        infer: dict[str, Any] = msg["infer"]
-        offer, path = infer[POSTERIOR], layer_of(msg["name"])
-        infer[POSTERIOR] = lambda: self._shared(offer(), path)
-        if draws_posterior(msg):
-            msg["fn"] = self._shared(msg["fn"], path)
+        path = layer_of(msg["name"])
+        change_posterior(msg, lambda posterior: self._shared(posterior, path))
 
     def _shared(self, posterior: dist.Distribution, path: str) -> dist.Distribution:
         def change(leaf: dist.Distribution, event_dim: int) -> dist.Distribution:

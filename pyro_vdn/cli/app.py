@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pyro_vdn import __version__
-from pyro_vdn.cli import data, evaluate, fit, predict
+from pyro_vdn.cli import data, evaluate, fit, generate, predict
 
 BENCH = "pyro_vdn.bench.app"
 """The module whose Typer app ``app`` becomes ``pyro-vdn bench``, where it is installed."""
@@ -30,6 +30,7 @@ def make_app() -> typer.Typer:
     app.add_typer(fit.app, name="fit")
     app.command("evaluate")(evaluate.evaluate)
     app.command("predict")(predict.predict)
+    app.command("generate")(generate.generate)
     app.add_typer(data.app, name="data")
     if importlib.util.find_spec("pyro_vdn.bench") is not None:
         passed_on = {

@@ -95,3 +95,37 @@ REL_SEQ = LanguageMethod(_annealed(0.7, shared=True, kl=1e-6), _RELATIVE)
 REL_TOK = LanguageMethod(_annealed(0.7, shared=False, kl=1e-6), _RELATIVE)
 FULL_ALL = LanguageMethod(_learned(1e-5), {"initial_scale": 0.05})
 FULL_LAST = LanguageMethod(_learned(1e-5), {"initial_scale": 0.1, "neuron_layers": (3,)})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A part of the benchmark.
+
+    Args:
+        what: What it is, in words.
+        train_share: Share of the training text that is trained on, its beginning.
+        methods: The methods by name; ``"neurons"``, ``"dropout"`` and ``"twin"`` are among them.
+        ablations: Further ones, beside which the neurons are seen.
+    """
+
+    what: str
+    train_share: float
+    methods: dict[str, LanguageMethod]
+    ablations: dict[str, LanguageMethod] = field(default_factory=dict)
+
+
+MEMBERS = (0, 1, 2, 3, 4)
+"""Seeds of the twins that make the ensemble."""
+
+SETTINGS = {
+    "full": Setting(
+        "all the text",
+        1.0,
+        {"twin": TWIN, "dropout": DROP_SMALL, "neurons": FULL_ALL},
+    ),
+    "tenth": Setting(
+        "10 % of the text",
+        0.1,
+        {"twin": TWIN, "dropout": DROP_SEQ, "neurons": REL_SEQ},
+    ),
+}

@@ -18,6 +18,7 @@ from pyro_vdn.models import VariationalGPT
 from pyro_vdn.train.evaluate_tokens import evaluate_token_draws
 
 Draw = Callable[[Tensor], TokenDraws]
+BLOCK = 64
 _ROWS = 8
 
 
@@ -68,13 +69,12 @@ def ensemble(members: Sequence[Draw]) -> Draw:
     return draw
 
 
-def read(draw: Draw, tokens: Tensor, block_size: int, *, inputs: Tensor | None = None) -> Reading:
+def read(draw: Draw, tokens: Tensor, *, inputs: Tensor | None = None) -> Reading:
     """Read a text, every token but the first as a target once.
 
     Args:
         draw: What draws.
         tokens: The text, `(time,)`.
-        block_size: Length of a block.
         inputs: A corrupted text to read in its place, `(time,)`; targets stay those of `tokens`.
 
     Returns:
@@ -89,7 +89,7 @@ def read(draw: Draw, tokens: Tensor, block_size: int, *, inputs: Tensor | None =
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        batches = evaluation_batches(tokens, block_size, _ROWS, inputs=inputs)
+        batches = evaluation_batches(tokens, BLOCK, _ROWS, inputs=inputs)
         table = evaluate_token_draws(seen, batches).table
     return Reading(table, torch.cat(averages))
 
@@ -109,17 +109,23 @@ def scores(chosen_on: Reading, reported_on: Reading) -> dict[str, Any]:
     scaled = tempered(reported_on.log_probs, temperature)
     most, guess = scaled.exp().max(-1)
     nll = torch.cat([chosen_on.table["nll"], reported_on.table["nll"]])
-    first = tempered(chosen_on.log_probs, temperature)
     return {
         **summarise_tokens(reported_on.table).to_dict(),
         "nll_chosen_on": float(chosen_on.table["nll"].mean()),
         "nll_whole": float(nll.mean()),
         "temperature": temperature,
-        "scaled_nll": _nll(scaled, reported_on.targets),
-        "scaled_nll_chosen_on": _nll(first, chosen_on.targets),
+        "scaled_nll": scaled_nll(reported_on, temperature),
+        "scaled_nll_chosen_on": scaled_nll(chosen_on, temperature),
         "scaled_ece": float(expected_calibration_error(most, guess == reported_on.targets)),
     }
 
 
-def _nll(log_probs: Tensor, targets: Tensor) -> float:
-    return -float(log_probs.gather(-1, targets[:, None]).double().mean())
+def scaled_nll(reading: Reading, temperature: float) -> float:
+    """Return the mean NLL of a reading at a temperature, in nats per token.
+
+    Args:
+        reading: The reading.
+        temperature: The temperature.
+    """
+    log_probs = tempered(reading.log_probs, temperature)
+    return -float(log_probs.gather(-1, reading.targets[:, None]).double().mean())

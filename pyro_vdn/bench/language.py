@@ -1,0 +1,130 @@
+"""Benchmark: distributional units in a small GPT, beside what else one network can be made into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyro_vdn.bench.language_methods import MEMBERS, SETTINGS, TWIN, LanguageMethod
+from pyro_vdn.bench.language_reading import Draw, Reading, drawing, ensemble, read, scores
+from pyro_vdn.bench.language_signal import signal
+from pyro_vdn.bench.language_training import Trained, trained
+from pyro_vdn.bench.results import environment
+from pyro_vdn.datasets import TextSplits, TokenBlocks, load_text, text_splits
+from pyro_vdn.guides import NeuronGuide
+from pyro_vdn.train.evaluate_tokens import evaluate_tokens
+
+NUM_SAMPLES = 16
+EQUAL_COST = len(MEMBERS)
+"""Draws that cost as many passes as the ensemble has members."""
+_USAGE_BLOCKS = 100
+
+
+def bench_language(
+    models: Path,
+    *,
+    settings: Sequence[str] = tuple(SETTINGS),
+    seeds: Sequence[int] = (0, 1, 2),
+    on_run: Callable[[dict[str, Any]], None] = lambda results: None,
+) -> dict[str, Any]:
+    """Train and read all methods on Tiny Shakespeare; choose on one half, report on the other.
+
+    The two halves are those of the customary validation part, the last 10 % of the text: the first
+    fits temperatures and combinations of scores, the second is reported on.
+
+    Args:
+        models: Folder of trained weights; what is there is not trained again.
+        settings: Names of `SETTINGS`.
+        seeds: Seeds of weights, batches and noise.
+        on_run: Called with the results so far after every seed.
+
+    Returns:
+        The results, ready for JSON.
+    """
+    results: dict[str, Any] = {
+        "benchmark": "language",
+        "environment": environment(),
+        "draws": NUM_SAMPLES,
+        "runs": [],
+        "signals": [],
+    }
+    for name in settings:
+        for seed in seeds:
+            study = _Study(name, models, seed)
+            for method, metrics in study.runs():
+                run = {"setting": name, "method": method, "seed": seed, "metrics": metrics}
+                results["runs"].append(run)
+            results["signals"].append({"setting": name, "seed": seed, **study.signal()})
+            on_run(results)
+    return results
+
+
+class _Study:
+    """All methods of a setting for one seed."""
+
+    def __init__(self, setting: str, models: Path, seed: int) -> None:
+        self.name, self.setting = setting, SETTINGS[setting]
+        self.models, self.seed = models, seed
+        text = load_text("tinyshakespeare")
+        self.parts: TextSplits = text_splits(text, train_share=self.setting.train_share)
+        self.draws: dict[str, Draw] = {}
+        self.readings: dict[str, tuple[Reading, Reading]] = {}
+
+    def runs(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Train, read and score every method; then what needs several of them."""
+        for name, method in (*self.setting.methods.items(), *self.setting.ablations.items()):
+            result = self._trained(name, method, self.seed)
+            draw = drawing(method, result.model, 1 if method is TWIN else NUM_SAMPLES)
+            facts = {"parameters": result.parameters, "train_seconds": result.seconds}
+            yield name, {**self._scored(name, draw), **facts, **self._usage(method, result)}
+            if name == "neurons":
+                few = drawing(method, result.model, EQUAL_COST)
+                yield f"neurons, {EQUAL_COST} draws", self._scored(None, few)
+                yield "neurons, mean only", self._scored(None, drawing(TWIN, result.model, 1))
+        members = [self._trained("twin", TWIN, seed) for seed in MEMBERS]
+        together = ensemble([drawing(TWIN, member.model, 1) for member in members])
+        facts = {
+            "parameters": sum(member.parameters for member in members),
+            "train_seconds": sum(member.seconds for member in members),
+        }
+        yield "ensemble", self._scored("ensemble", together) | facts
+
+    def signal(self) -> dict[str, Any]:
+        """Study what the scores of neurons are worth, beside those of dropout and ensemble."""
+        names = ("neurons", "dropout", "ensemble")
+        halves = [{name: self.readings[name][half] for name in names} for half in (0, 1)]
+        draws = {name: self.draws[name] for name in names}
+        return signal(draws, self.parts, *halves)
+
+    def _trained(self, name: str, method: LanguageMethod, seed: int) -> Trained:
+        vocabulary = self.parts.tokenizer.vocab_size
+        label = f"{self.name}-{name}".replace(" ", "-").replace(",", "")
+        return trained(method, label, self.parts.train, vocabulary, seed, self.models)
+
+    def _scored(self, name: str | None, draw: Draw) -> dict[str, Any]:
+        halves = read(draw, self.parts.validation), read(draw, self.parts.test)
+        if name in ("neurons", "dropout", "ensemble"):
+            self.draws[name], self.readings[name] = draw, halves
+        return scores(*halves)
+
+    def _usage(self, method: LanguageMethod, result: Trained) -> dict[str, Any]:
+        """Return what the units do on the first blocks of the text that choices are made on."""
+        blocks = TokenBlocks(self.parts.validation, result.model.block_size)
+        some = tuple(part[:_USAGE_BLOCKS] for part in blocks.tensors())
+        with method.at(1.0):
+            layers = evaluate_tokens(
+                result.model, NeuronGuide(result.model), some, num_samples=1
+            ).layers
+        return {
+            "layers": {
+                path: {
+                    "kl": float(layer.kl.mean()),
+                    "active": float(layer.active.mean()),
+                    "scale": float(layer.scale.mean()),
+                    "mu2": float(layer.mu2.mean()),
+                    "contraction": float(layer.contraction.mean()),
+                }
+                for path, layer in layers.items()
+            }
+        }

@@ -1,0 +1,203 @@
+"""Is what neurons say of themselves worth anything to a decision, on clean and on shifted text?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vdn.bench.language_reading import Draw, Reading, read, scaled_nll
+from pyro_vdn.datasets import TextSplits, corrupt_tokens
+from pyro_vdn.decision import Combination, Estimate, added_value, compare_aurc
+from pyro_vdn.diagnostics import (
+    by_group,
+    dose_response,
+    fit_temperature,
+    label_frequency,
+    label_ranges,
+    summarise_tokens,
+)
+
+CORRUPTIONS = (0.0, 0.05, 0.15, 0.30)
+RECALIBRATED_AT = 0.15
+BASE = ("entropy", "1 - maximum probability")
+DROPOUT = "dropout disagreement"
+INTERNAL = ("KL", "mutual information", "flip rate", "scale")
+_RESAMPLES = 200
+
+Readings = dict[str, Reading]
+Tables = dict[float, dict[str, Tensor]]
+
+
+def corrupted(parts: TextSplits, tokens: Tensor, share: float) -> Tensor | None:
+    """Return a text with a share of its tokens replaced by others; None for none."""
+    if share == 0:
+        return None
+    return corrupt_tokens(tokens, share, parts.tokenizer.vocab_size, seed=0)
+
+
+def signal(
+    draws: Mapping[str, Draw],
+    parts: TextSplits,
+    chosen_on: Readings,
+    reported_on: Readings,
+) -> dict[str, Any]:
+    """Study the scores of neurons, on clean text and under corruption of the context.
+
+    Args:
+        draws: What draws from ``"neurons"``, ``"dropout"`` and ``"ensemble"``.
+        parts: The text.
+        chosen_on: Their readings of the clean half that choices are made on.
+        reported_on: Their readings of the clean half that is reported on.
+
+    Returns:
+        Areas under risk-coverage curves by corruption, risk and score; what internal scores add to
+        the others; risk and KL by dose; metrics of groups; recalibration. Ready for JSON.
+    """
+    fitted_on = _features(chosen_on)
+    areas, added, shift, tables = [], [], [], {}
+    for share in CORRUPTIONS:
+        inputs = corrupted(parts, parts.test, share)
+        readings = (
+            reported_on
+            if inputs is None
+            else {name: read(draws[name], parts.test, inputs=inputs) for name in draws}
+        )
+        table = tables[share] = readings["neurons"].table
+        features = _features(readings)
+        for risk in ("nll", "wrong"):
+            losses, blocks = _risk(table, risk), table["sequence"]
+            found = compare_aurc(
+                features, losses, reference=BASE[0], blocks=blocks, resamples=_RESAMPLES
+            )
+            for name, area in found.scores.items():
+                row = {"corruption": share, "risk": risk, "score": name}
+                areas.append(row | {"aurc": list(area.aurc), "difference": list(area.difference)})
+            pairs = _added(fitted_on, _risk(chosen_on["neurons"].table, risk), features, losses)
+            for name, estimate in pairs(blocks).items():
+                added.append(
+                    {"corruption": share, "risk": risk, "to": name, "saved": list(estimate)}
+                )
+        for name, reading in readings.items():
+            metrics = summarise_tokens(reading.table).to_dict()
+            kl = float(reading.table["kl"].mean())
+            shift.append({"corruption": share, "method": name, "kl": kl, **metrics})
+    return {
+        "aurc": areas,
+        "added": added,
+        "shift": shift,
+        "dose": _dose(tables),
+        "groups": _groups(parts, tables[0.0]),
+        "recalibration": _recalibration(draws["neurons"], parts, chosen_on),
+    }
+
+
+def _risk(table: Mapping[str, Tensor], risk: str) -> Tensor:
+    return table["nll"] if risk == "nll" else (~table["correct"].bool()).float()
+
+
+def _features(readings: Readings) -> dict[str, Tensor]:
+    """Return uncertainty scores of each token by name, larger where less is known."""
+    own = readings["neurons"].table
+    layers = {
+        f"KL of layer {number}": own[name]
+        for number, name in enumerate(sorted(name for name in own if name.startswith("kl.")))
+    }
+    return {
+        BASE[0]: own["entropy"],
+        BASE[1]: 1 - own["max_probability"],
+        "KL": own["kl"],
+        "mutual information": own["mutual_information"],
+        "flip rate": own["flip_rate"],
+        "conditional variance": own["conditional_variance"],
+        "scale": own["scale"],
+        DROPOUT: readings["dropout"].table["mutual_information"],
+        "ensemble disagreement": readings["ensemble"].table["mutual_information"],
+        **layers,
+    }
+
+
+def _added(
+    fitted_on: dict[str, Tensor], fitted_risk: Tensor, features: dict[str, Tensor], risk: Tensor
+) -> Any:
+    """Return what internal scores save beyond others, fitted on one half and seen on another."""
+    internal = (*INTERNAL, *(name for name in features if name.startswith("KL of layer")))
+
+    def pairs(blocks: Tensor) -> dict[str, Estimate]:
+        saved = {}
+        for base in (BASE, (*BASE, DROPOUT)):
+            few = Combination.fit(fitted_on, fitted_risk, names=base)
+            many = Combination.fit(fitted_on, fitted_risk, names=(*base, *internal))
+            saved[" + ".join(base)] = added_value(
+                few, many, features, risk, blocks=blocks, resamples=_RESAMPLES
+            )
+        return saved
+
+    return pairs
+
+
+def _dose(tables: Tables) -> dict[str, Any]:
+    """Return how risk answers to KL on clean text, and how KL answers to corruption."""
+    clean = tables[0.0]
+    by_kl = {
+        risk: _plain(dose_response(clean["kl"], _risk(clean, risk), blocks=clean["sequence"]))
+        for risk in ("nll", "wrong")
+    }
+    dose = torch.cat([torch.full_like(t["nll"], share) for share, t in tables.items()])
+    blocks = torch.cat([t["sequence"] for t in tables.values()])
+    by_corruption = {
+        name: _plain(
+            dose_response(
+                dose, torch.cat([t[name] for t in tables.values()]), bins=None, blocks=blocks
+            )
+        )
+        for name in ("nll", "kl", "mutual_information", "entropy")
+    }
+    return {"by_kl": by_kl, "by_corruption": by_corruption}
+
+
+def _plain(response: Any) -> dict[str, Any]:
+    return {
+        name: value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
+        for name, value in vars(response).items()
+    }
+
+
+def _groups(parts: TextSplits, table: dict[str, Tensor]) -> dict[str, Any]:
+    """Return metrics of rare and common targets, short and long contexts, and stretches of text."""
+    counts = torch.bincount(parts.train, minlength=parts.tokenizer.vocab_size)
+    stretch = torch.arange(len(table["nll"])) * 5 // len(table["nll"])
+    labels = {
+        "target": label_frequency(table["target"], counts),
+        "context": label_ranges(table["position"], (4, 16, 32)),
+        "stretch": stretch,
+    }
+    found: dict[str, Any] = {}
+    for name, label in labels.items():
+        kl = {key: float(table["kl"][np.asarray(label) == key].mean()) for key in np.unique(label)}
+        found[name] = {
+            str(key): metrics.to_dict() | {"kl": kl[key]}
+            for key, metrics in by_group(table, label).items()
+        }
+    return found
+
+
+def _recalibration(draw: Draw, parts: TextSplits, chosen_on: Readings) -> dict[str, float]:
+    """Return the NLL under corruption: as it is, and at temperatures of clean and shifted text."""
+    halves = [
+        read(draw, part, inputs=corrupted(parts, part, RECALIBRATED_AT))
+        for part in (parts.validation, parts.test)
+    ]
+    clean = fit_temperature(chosen_on["neurons"].log_probs, chosen_on["neurons"].targets)
+    shifted = fit_temperature(halves[0].log_probs, halves[0].targets)
+    return {
+        "corruption": RECALIBRATED_AT,
+        "clean_temperature": clean,
+        "shifted_temperature": shifted,
+        "nll": scaled_nll(halves[1], 1.0),
+        "nll_at_clean_temperature": scaled_nll(halves[1], clean),
+        "nll_at_shifted_temperature": scaled_nll(halves[1], shifted),
+    }

@@ -209,7 +209,8 @@ def _resample(
             row += np.bincount(generator.integers(blocks, size=blocks), minlength=blocks)
         parts.append(times @ totals)
     sums, counts = np.split(np.concatenate(parts), 2, axis=1)
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    means: Array = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return means
 
 
 def _known_steps(risk: Array, drawn: Array, level: float) -> tuple[int, int]:

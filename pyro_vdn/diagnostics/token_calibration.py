@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -134,11 +135,13 @@ def adaptive_calibration_error(
     probability alone.
     """
     confidence, hits = _checked(max_probability, correct, bins)
-    values, group, size = confidence.unique(return_inverse=True, return_counts=True)
-    accuracy = torch.bincount(group, hits.double(), minlength=len(values)) / size
-    gap = (accuracy - values.double()).repeat_interleave(size)  # in order of probability
-    parts = torch.tensor_split(gap, min(bins, len(gap)))
-    return float(sum(part.sum().abs() for part in parts) / len(gap))
+    values, group, size = np.unique(
+        confidence.cpu().numpy(), return_inverse=True, return_counts=True
+    )
+    accuracy = np.bincount(group, hits.cpu().double().numpy()) / size
+    gap = np.repeat(accuracy - values, size)  # in order of probability
+    parts = np.array_split(gap, min(bins, len(gap)))
+    return float(sum(abs(part.sum()) for part in parts) / len(gap))
 
 
 def _checked(max_probability: Tensor, correct: Tensor, bins: int) -> tuple[Tensor, Tensor]:

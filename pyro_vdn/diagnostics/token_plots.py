@@ -55,7 +55,7 @@ def plot_reliability(curves: Mapping[str, Reliability] | Reliability) -> Figure:
     Source: Niculescu-Mizil and Caruana, *Predicting Good Probabilities with Supervised Learning*,
     2005.
     """
-    named = {"model": curves} if isinstance(curves, Reliability) else dict(curves)
+    named = dict(curves) if isinstance(curves, Mapping) else {"model": curves}
     if not 1 <= len(named) <= len(_COLOURS):
         raise InputError(
             "curves",

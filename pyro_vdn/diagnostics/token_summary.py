@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,7 +127,7 @@ def summarise_tokens(table: Mapping[str, Tensor]) -> TokenSummary:
     accuracy, _ = means.pop("correct"), means.pop("max_probability")
     others = {k: v for k, v in table.items() if k not in _WANTED and v.is_floating_point()}
     averaged = {name: table[name] for name in means} | {"accuracy": table["correct"]} | others
-    members = table["sequence"].unique(return_inverse=True)[1]
+    members = torch.from_numpy(np.unique(table["sequence"].numpy(), return_inverse=True)[1])
     calibrated = table["max_probability"], table["correct"]
     return TokenSummary(
         **means,

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pyro_vdn.bench import chain_commands, control_commands, memory_commands
+from pyro_vdn.bench import chain_commands, control_commands, language_commands, memory_commands
 from pyro_vdn.bench import forecasting as forecasting_bench
 from pyro_vdn.bench import regression as regression_bench
 from pyro_vdn.bench.files import Out, save
@@ -32,6 +32,8 @@ for command in (
     chain_commands.nuts,
     memory_commands.memory,
     memory_commands.memory_speed,
+    language_commands.language,
+    language_commands.language_speed,
 ):
     app.command()(command)
 

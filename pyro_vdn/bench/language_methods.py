@@ -52,21 +52,21 @@ def ramp(progress: float, end: float, *, start: float = 0.0) -> float:
     return end * max(0.0, (progress - start) / (1 - start))
 
 
-def _dropping(end: float, *, shared: bool) -> Effects:
+def _dropping(end: float, *, start: float = 0.0, shared: bool) -> Effects:
     """Return dropout of the hidden units, annealed to a probability."""
 
     def effects(progress: float) -> Sequence[Messenger]:
-        return [*_sharing(shared), dropout(p=ramp(progress, end))]
+        return [*_sharing(shared), dropout(p=ramp(progress, end, start=start))]
 
     return effects
 
 
-def _annealed(end: float, *, shared: bool, kl: float) -> Effects:
+def _annealed(end: float, *, start: float = 0.0, shared: bool, kl: float) -> Effects:
     """Return noise annealed to a multiple of the posterior's scale, with a weighted KL."""
 
     def effects(progress: float) -> Sequence[Messenger]:
         # At exactly 0 there is no KL in closed form.
-        noise = scale_noise(factor=max(ramp(progress, end), 1e-3))
+        noise = scale_noise(factor=max(ramp(progress, end, start=start), 1e-3))
         return [kl_weight(weight=ramp(progress, kl)), *_sharing(shared), noise]
 
     return effects
@@ -87,14 +87,33 @@ def _twin(progress: float) -> Sequence[Messenger]:
 _RELATIVE = {"scale": "relative", "initial_scale": 1.0}
 
 TWIN = LanguageMethod(_twin, {"prior": "standard"})
-DROP_TOK = LanguageMethod(_dropping(0.33, shared=False), {"prior": "standard"})
-DROP_SEQ = LanguageMethod(_dropping(0.33, shared=True), {"prior": "standard"})
-DROP_SEQ2 = LanguageMethod(_dropping(0.2, shared=True), {"prior": "standard"})
 DROP_SMALL = LanguageMethod(_dropping(0.05, shared=True), {"prior": "standard"})
-REL_SEQ = LanguageMethod(_annealed(0.7, shared=True, kl=1e-6), _RELATIVE)
-REL_TOK = LanguageMethod(_annealed(0.7, shared=False, kl=1e-6), _RELATIVE)
+DROPS = {
+    f"dropout {p} from {start}{', shared' if shared else ''}": LanguageMethod(
+        _dropping(p, start=start, shared=shared), {"prior": "standard"}
+    )
+    for p, start, shared in (
+        (0.2, 0.0, True),
+        (0.33, 0.0, True),
+        (0.45, 0.4, True),
+        (0.33, 0.0, False),
+    )
+}
+RELS = {
+    f"neurons {a} from {start}{', shared' if shared else ''}": LanguageMethod(
+        _annealed(a, start=start, shared=shared, kl=1e-6), _RELATIVE
+    )
+    for a, start, shared in (
+        (0.5, 0.0, True),
+        (0.7, 0.0, True),
+        (0.9, 0.4, True),
+        (0.7, 0.0, False),
+    )
+}
 FULL_ALL = LanguageMethod(_learned(1e-5), {"initial_scale": 0.05})
 FULL_LAST = LanguageMethod(_learned(1e-5), {"initial_scale": 0.1, "neuron_layers": (3,)})
+REL_SEQ = RELS["neurons 0.9 from 0.4, shared"]
+DROP_SEQ = DROPS["dropout 0.45 from 0.4, shared"]
 
 
 @dataclass(frozen=True)

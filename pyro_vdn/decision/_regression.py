@@ -20,7 +20,7 @@ def linear(
     """Return weights and standard errors, `(1 + features,)` each, constant first."""
     count = len(risk)
     curvature = inputs.T @ inputs / count + _penalty(inputs, ridge)
-    weights: Array = np.linalg.solve(curvature, inputs.T @ risk / count)
+    weights = _solve(curvature, inputs.T @ risk / count)
     return weights, _errors(inputs, risk - inputs @ weights, curvature, block)
 
 
@@ -43,8 +43,7 @@ def logistic(
         curvature = inputs.T @ varying / len(risk) + penalty
         if np.abs(slope).max() < _FLAT:
             break
-        step: Array = np.linalg.solve(curvature, slope)
-        weights = _downhill(loss, weights, step)
+        weights = _downhill(loss, weights, _solve(curvature, slope))
     return weights, _errors(inputs, risk - chance, curvature, block)
 
 
@@ -60,6 +59,10 @@ def _downhill(loss: Callable[[Array], float], weights: Array, step: Array) -> Ar
     while loss(weights - size * step) > before and size > 1e-6:
         size /= 2.0
     return weights - size * step
+
+
+def _solve(curvature: Array, slope: Array) -> Array:
+    return np.linalg.solve(curvature, slope).astype(np.float64, copy=False)
 
 
 def _penalty(inputs: Array, ridge: float) -> Array:

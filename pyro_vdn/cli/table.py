@@ -91,6 +91,7 @@ _LANGUAGE = _Layout(
 )
 _LAYOUTS = {"forecasting": _NUMBERS, "regression": _NUMBERS, "language": _LANGUAGE}
 _SHARES = ("coverage_90", "active_share", "accuracy", "flip_rate")
+_TINY = ("conditional_variance",)
 _NAMES = {"neurons": "neurons", "twin": "deterministic twin"}
 
 
@@ -136,6 +137,8 @@ def _text(key: str, value: Any) -> str:
         return "-"
     if key in _SHARES:
         return f"{100 * value:.1f} %"
+    if key in _TINY:
+        return f"{value:.1e}"
     if key in _COSTS:
         return f"{value:,.0f}"
     return f"{value:.4f}"

@@ -109,12 +109,13 @@ def start_run(source: Any, recipe: Any, seed: int, folder: Path) -> tuple[Proble
 
     Raises:
         RunFolderError: If the folder is not empty; nothing is loaded then.
-        InputError: If the data are not what they should be; nothing is written then.
+        InputError: If the data or sizes are not what they should be; nothing is written then.
     """
     check_folder(folder)
     task = task_of(recipe.task)
     problem: Problem = task.load(source, recipe)
     config = task.configure(problem, seed)
+    task.build(config, False, None)  # sizes that do not fit are refused before anything is written
     write_config(folder, config)
     return problem, config
 

@@ -1,0 +1,195 @@
+"""Whole runs on text with small budgets: problems, folders, scores, writing and reading."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyro.poutine
+import pytest
+import torch
+
+from pyro_vdn.datasets import CharTokenizer
+from pyro_vdn.errors import InputError, RunFolderError
+from pyro_vdn.poutine import record
+from pyro_vdn.train import Anneal
+from pyro_vdn.train.language_problem import load_language
+from pyro_vdn.train.language_recipe import LanguageRecipe
+from pyro_vdn.train.language_task import TASK
+from pyro_vdn.train.predict_file import predict_file
+from pyro_vdn.train.problem import Source
+from pyro_vdn.train.run import complete_run, rescore_run, resume_run, start_run
+from pyro_vdn.train.run_folder import load_model, read_config
+from pyro_vdn.train.text_from_run import generate_text, read_text
+
+TEXT = "the cat sat on the mat, the dog sat on the log. " * 40
+SIZES: dict[str, Any] = {"block_size": 8, "num_layers": 2, "num_heads": 2, "width": 8}
+BUDGET: dict[str, Any] = {"max_steps": 8, "evaluate_every": 4, "warmup_steps": 1, "num_samples": 3}
+SMALL = replace(LanguageRecipe(neuron_layers=(1,)), **SIZES, **BUDGET)
+RISING = replace(LanguageRecipe.few_data(0.5), **SIZES, **BUDGET)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "cats.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("runs") / "cats"
+    complete_run(*start_run(Source(str(text)), RISING, 3, place), place)
+    return place
+
+
+def test_a_run_folder_holds_everything(folder: Path) -> None:
+    assert {item.name for item in folder.iterdir()} == {
+        *("config.json", "metrics.json", "model.safetensors", "twin.safetensors", "training"),
+        *("reliability.png", "usage.png", "units.png"),
+    }
+    config = json.loads((folder / "config.json").read_text())
+    assert config["tokenizer"] == CharTokenizer.of(TEXT).to_dict()
+    models = json.loads((folder / "metrics.json").read_text())["models"]
+    neurons, twin = models["neurons"], models["twin"]
+    assert twin["parameters"] < neurons["parameters"] < 1.15 * twin["parameters"]
+    assert neurons["active_share"] > 0.5
+    assert neurons["layers"].keys() == {"blocks.0.neurons", "blocks.1.neurons"}
+    assert twin["kl_per_unit"] is None
+    assert twin["mutual_information"] == twin["flip_rate"] == 0
+    for scores in (neurons, twin):
+        assert scores["perplexity"] == pytest.approx(math.exp(scores["nll"]))
+        assert scores["bits_per_character"] == pytest.approx(scores["nll"] / math.log(2))
+        assert scores["tokens"] == len(TEXT) - math.floor(0.95 * len(TEXT)) - 1
+
+
+def test_scoring_again_gives_the_same_figures(folder: Path) -> None:
+    before = json.loads((folder / "metrics.json").read_text())["models"]
+    report = rescore_run(folder)
+    for name, scores in report.models.items():
+        for key in set(scores) - {"seconds", "layers"}:
+            assert scores[key] == pytest.approx(before[name][key]), (name, key)
+    assert report.task == "language"
+
+
+def test_a_loaded_model_has_the_noise_of_its_best_step(folder: Path) -> None:
+    best = json.loads((folder / "metrics.json").read_text())["models"]["neurons"]["best_step"]
+    config = read_config(folder)
+    tokens = torch.zeros(1, 8, dtype=torch.long)
+
+    def scale(step: int | None) -> float:
+        model = TASK.build(config, False, step)
+        pyro.poutine.unwrap(model).load_state_dict(state)
+        return scale_of(model)
+
+    def scale_of(model: Any) -> float:
+        from pyro_vdn.guides import NeuronGuide
+
+        with record() as seen, torch.no_grad():
+            NeuronGuide(model)(tokens)
+        return float(seen["blocks.0.neurons"].scale.mean.mean())
+
+    model, _ = load_model(folder)
+    state = pyro.poutine.unwrap(model).state_dict()
+    assert scale_of(model) == pytest.approx(scale(best), rel=1e-3)
+    assert scale(1) < 0.1 * scale(None)
+    assert RISING.noise(best - 1) < 1  # the last step's noise is not yet all of it
+
+
+def test_plans_fit_models(text: Path) -> None:
+    rising, twin = (
+        TASK.plan(load_language(Source(str(text)), RISING), 0, t) for t in (False, True)
+    )
+    assert [type(callback) for callback in rising.callbacks] == [Anneal]
+    assert twin.callbacks == ()
+    assert (rising.options.validation_samples, twin.options.validation_samples) == (8, 1)
+    assert rising.options.decay == "matrices"
+    steady = TASK.plan(load_language(Source(str(text)), SMALL), 0, False)
+    assert steady.callbacks == ()
+    assert steady.loss.num_particles == 4
+    states = [pyro.poutine.unwrap(plan.model).state_dict() for plan in (rising, twin)]
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
+
+
+def test_parts_of_a_text_do_not_overlap(text: Path) -> None:
+    problem = load_language(Source(str(text)), replace(SMALL, validation_blocks=3))
+    tokens = CharTokenizer.of(TEXT).encode(TEXT)
+    end, begin = math.floor(0.9 * len(TEXT)), math.floor(0.95 * len(TEXT))
+    assert torch.equal(problem.train[0][0], tokens[:8])
+    assert torch.equal(problem.train[1][-1], tokens[end - 8 : end])
+    assert problem.validation[0].shape == (3, 8)
+    assert torch.equal(problem.validation[0][0], tokens[end : end + 8])
+    targets = torch.cat([y.reshape(-1) for _, y in problem.test_batches()])
+    assert torch.equal(targets, tokens[begin + 1 :])
+    half = load_language(Source(str(text)), replace(SMALL, share=0.5, test_every=3))
+    assert torch.equal(half.train[1][-1], tokens[end // 2 - 8 : end // 2])
+    assert torch.equal(half.test, problem.test)
+    some = torch.cat([y for _, y in half.test_batches()])
+    assert torch.equal(some[1], tokens[begin + 25 : begin + 33])
+    assert half.tested_on == f"{some.numel()} characters: every 3th block of the last 5 % of cats"
+    assert problem.tested_on == f"{len(targets)} characters: the last 5 % of cats"
+
+
+def test_bits_are_per_character_whatever_the_tokens(text: Path) -> None:
+    path = text.parent / "umlauts.txt"
+    path.write_text("äöü " * 300, encoding="utf-8")
+    problem = load_language(Source(str(path)), replace(SMALL, tokenizer="byte"))
+    assert problem.characters_per_token == pytest.approx(4 / 7)
+    assert problem.tested_on.endswith("bytes: the last 5 % of umlauts")
+
+
+def test_text_is_written_and_read(folder: Path) -> None:
+    written = generate_text(folder, "the cat", 9, seed=1, num_samples=2)
+    assert written.text.startswith("the cat")
+    assert len(written.pieces) == len(written.reading.tokens) == 16
+    assert written.num_given == 7
+    assert generate_text(folder, "the cat", 9, seed=1, num_samples=2).text == written.text
+    read = read_text(folder, written.text, num_samples=2)
+    assert read.num_given == 16
+    assert read.text == written.text
+    assert bool((read.reading.kl[1:] > 0).all())
+
+
+def test_text_that_cannot_be_read_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="prompt: expected at least one character, got none"):
+        generate_text(folder, "", 3)
+    with pytest.raises(InputError, match="'é'"):
+        generate_text(folder, "thé", 3)
+    with pytest.raises(InputError, match="text: expected at most 20,000 tokens, got 20,001"):
+        read_text(folder, "a" * 20_001)
+    with pytest.raises(RunFolderError, match=r"without config\.json"):
+        read_text(tmp_path, "a")
+    with pytest.raises(InputError, match="a run of forecasting or regression, got one of language"):
+        predict_file(folder, tmp_path / "a.csv", tmp_path / "b.csv")
+
+
+def test_texts_that_do_not_fit_are_refused(text: Path, tmp_path: Path) -> None:
+    short = text.parent / "short.txt"
+    short.write_text("ab" * 40)
+    with pytest.raises(InputError, match=r"validation part of short: expected at least 9 tokens"):
+        start_run(Source(str(short)), SMALL, 0, tmp_path / "run")
+    with pytest.raises(InputError, match="train_share"):
+        start_run(Source(str(text)), replace(SMALL, share=0.0), 0, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_text_is_noticed(folder: Path, text: Path) -> None:
+    try:
+        text.write_text(TEXT.replace("dog", "tac", 1))
+        with pytest.raises(InputError, match="the text that the run was trained on, got another"):
+            rescore_run(folder)
+    finally:
+        text.write_text(TEXT)
+    with pytest.raises(RunFolderError, match="got one that is complete"):
+        resume_run(folder)
+
+
+def test_recipes_come_back_from_json() -> None:
+    for recipe in (SMALL, RISING, LanguageRecipe().demo(), LanguageRecipe.few_data().demo()):
+        back = LanguageRecipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+        assert back == recipe
+    assert LanguageRecipe().demo().neuron_layers == (1,)
+    assert LanguageRecipe.few_data().demo().neuron_layers is None

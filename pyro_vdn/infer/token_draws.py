@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pyro
+import pyro.distributions as dist
 import pyro.poutine
 import torch
 from torch import Tensor
@@ -92,14 +93,14 @@ def token_draws(
 
 def _logits(run: Pass, site: str) -> Tensor:
     outcome = next((seen for seen in run.observed if seen.name == site), None)
-    logits = getattr(getattr(outcome, "fn", None), "logits", None)
-    if not isinstance(logits, Tensor):
+    if outcome is None or not isinstance(outcome.fn, dist.Categorical):
         raise InputError(
             "site",
             expected=f"a categorical site, one of {[s.name for s in (*run.observed, *run.others)]}",
             got=repr(site),
             hint="site='next_token'",
         )
+    logits: Tensor = outcome.fn.logits
     return logits
 
 

@@ -75,8 +75,10 @@ def unexpanded(tensor: Tensor) -> Tensor:
     if base is not None and base.dim() <= tensor.dim():
         try:
             again = base.expand(tensor.shape)
+            # Under nested transforms of `torch.func` there are no data to point to.
+            same = again.stride() == tensor.stride() and again.data_ptr() == tensor.data_ptr()
         except RuntimeError:
             return tensor
-        if again.stride() == tensor.stride() and again.data_ptr() == tensor.data_ptr():
+        if same:
             return base
     return tensor

@@ -48,7 +48,9 @@ def test_locations_are_multiplied_and_scales_left(scale: str, latent_dim: int) -
 
 def test_an_identity_has_no_location_to_multiply() -> None:
     layer = VariationalNeurons(3, 3, posterior=NormalPosterior(loc="identity"))
-    with pytest.raises(InputError, match=r"^loc: expected a location that is linear in its parameters"):
+    with pytest.raises(
+        InputError, match=r"^loc: expected a location that is linear in its parameters"
+    ):
         layer.posterior.multiply_loc_(GAIN)
 
 
@@ -153,3 +155,75 @@ def test_parameters_stay_the_same_objects_and_trainable(scale: str) -> None:
     posterior = layer.posterior(x)
     (posterior.mean.square() + posterior.variance).sum().backward()
     assert all(value.grad is not None for value in layer.parameters())
+
+
+# --- relative ---
+
+
+def relative_by_hand(layer: VariationalNeurons, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `mu = W h + b` and `sigma = floor + softplus(raw) |mu|`."""
+    weights = {name: p.detach() for name, p in layer.posterior.named_parameters()}
+    loc = x @ weights["loc.weight"].T + weights["loc.bias"]
+    loc = loc.reshape(*x.shape[:-1], *layer.shape.latent)
+    share = torch.nn.functional.softplus(weights["raw_scale.value"])
+    return loc, layer.posterior.min_scale + share * loc.abs()
+
+
+@pytest.mark.parametrize("latent_dim", [1, 3])
+@pytest.mark.parametrize("lead", [(7,), (2, 7)])
+def test_a_relative_scale_is_a_share_of_the_location(
+    lead: tuple[int, ...], latent_dim: int
+) -> None:
+    layer, x = make_layer("relative", latent_dim), torch.randn(*lead, 4)
+    loc, sigma = relative_by_hand(layer, x)
+    posterior = layer.posterior(x)
+    torch.testing.assert_close(posterior.mean.detach(), loc)
+    torch.testing.assert_close(posterior.stddev.detach(), sigma)
+    assert posterior.event_dim == (latent_dim > 1)
+    assert layer.posterior.scale_of_units() is None
+    draw, start = posterior.rsample(), layer.posterior.raw_scale.value
+    assert start.shape == layer.shape.latent
+    (grad,) = torch.autograd.grad(draw.sum(), start)
+    expected = (draw.detach() - loc) / sigma * loc.abs() * torch.sigmoid(start.detach())
+    torch.testing.assert_close(grad, expected.sum(tuple(range(len(lead)))))
+
+
+def test_a_relative_scale_starts_at_a_share_and_has_its_floor() -> None:
+    posterior = NormalPosterior("relative", loc="identity", initial_scale=0.4, min_scale=0.01)
+    layer = VariationalNeurons(3, 3, posterior=posterior)
+    scale = layer.posterior(torch.tensor([[1.0, -1.0, 0.0]])).stddev[0]
+    torch.testing.assert_close(scale.detach(), torch.tensor([0.4, 0.4, 0.01]))
+
+
+def test_a_location_at_zero_has_a_finite_gradient() -> None:
+    layer = VariationalNeurons(3, 3, posterior=NormalPosterior("relative", loc="identity"))
+    h = torch.zeros(2, 3, requires_grad=True)
+    (grad,) = torch.autograd.grad(layer.posterior(h).rsample().sum(), h)
+    assert torch.equal(grad, torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("latent_dim", [1, 3])
+def test_location_and_relative_scale_are_multiplied_apart(latent_dim: int) -> None:
+    layer = make_layer("relative", latent_dim, min_scale=0.0)
+    x = torch.randn(7, 4)
+    loc, sigma = relative_by_hand(layer, x)
+    layer.posterior.multiply_loc_(GAIN)
+    after = relative_by_hand(layer, x)
+    torch.testing.assert_close(after[0], by_units(GAIN, latent_dim) * loc)
+    torch.testing.assert_close(after[1], sigma)
+    layer.posterior.multiply_scale_(GAIN, torch.full((3,), torch.nan))  # the mean is not read
+    after = relative_by_hand(layer, x)
+    torch.testing.assert_close(after[0], by_units(GAIN, latent_dim) * loc)
+    torch.testing.assert_close(after[1], by_units(GAIN, latent_dim) * sigma)
+
+
+def test_a_relative_scale_is_multiplied_above_its_floor() -> None:
+    layer, x = make_layer("relative", min_scale=0.05), torch.randn(7, 4)
+    _, sigma = relative_by_hand(layer, x)
+    layer.posterior.multiply_scale_(GAIN, torch.ones(3))
+    torch.testing.assert_close(relative_by_hand(layer, x)[1] - 0.05, GAIN * (sigma - 0.05))
+
+
+def test_an_unknown_scale_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^scale: expected one of \('shared', 'unit', 'relative'"):
+        NormalPosterior("row")  # type: ignore[arg-type]

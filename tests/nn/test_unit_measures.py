@@ -120,6 +120,133 @@ def test_an_empty_batch_has_no_energy_and_no_nan() -> None:
     assert not learned.isnan().any()
 
 
+def test_an_empty_batch_does_not_move_the_prior_s_location() -> None:
+    posterior = dist.Normal(torch.zeros(0, UNITS, requires_grad=True), torch.ones(UNITS))
+    loc = torch.full((UNITS,), 3.0, requires_grad=True)
+    kl = unit_kl(posterior, dist.Normal(loc, 2.0))
+    assert kl is not None
+    (grad,) = torch.autograd.grad(kl.sum(), loc)
+    assert grad.tolist() == [0.0] * UNITS
+
+
+@pytest.mark.parametrize("prior_shape", [(), (1,), (UNITS,)])
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_kl_to_one_prior_for_all_rows(name: str, prior_shape: tuple[int, ...]) -> None:
+    loc, scale, shape = parameters_of(name)
+    n = torch.randn(prior_shape).requires_grad_()
+    t = torch.rand(prior_shape).add(0.5).requires_grad_()
+    posterior = ShiftedNormal(loc, scale).expand(torch.Size(shape))
+    plain = torch.log(t / scale) + (scale**2 + (loc - n) ** 2) / (2 * t**2) - 0.5
+    prior = dist.Normal(n, t).expand(torch.Size(shape))
+    mine = unit_kl(posterior, prior)
+    assert mine is not None
+    assert_same(mine, plain.expand(shape).reshape(-1, UNITS).mean(0), loc, scale, n, t)
+
+
+def test_the_kl_to_one_prior_does_not_keep_rows_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyro_vdn.nn import unit_measures
+
+    def no_table(*_: object) -> None:
+        raise AssertionError("the KL of every row was asked for")
+
+    monkeypatch.setattr(unit_measures, "closed_form_kl", no_table)
+    posterior = ShiftedNormal(torch.randn(ROWS, UNITS), torch.ones(UNITS))
+    assert unit_kl(posterior, dist.Normal(torch.ones(UNITS), 2.0)) is not None
+    with pytest.raises(AssertionError, match="every row"):
+        unit_kl(posterior, dist.Normal(torch.ones(ROWS, UNITS), 2.0))
+
+
+@pytest.mark.parametrize("latent_dim", [2, UNITS])
+def test_latent_dimensions_to_a_learned_prior(latent_dim: int) -> None:
+    loc = torch.randn(ROWS, UNITS, latent_dim).requires_grad_()
+    scale = torch.rand(UNITS, latent_dim).add(0.1).requires_grad_()
+    n = torch.randn(UNITS, latent_dim).requires_grad_()
+    t = torch.rand(UNITS, latent_dim).add(0.5).requires_grad_()
+    mine = unit_kl(ShiftedNormal(loc, scale).to_event(1), dist.Normal(n, t).to_event(1))
+    plain = torch.log(t / scale) + (scale**2 + (loc - n) ** 2) / (2 * t**2) - 0.5
+    assert mine is not None
+    assert_same(mine, plain.sum(-1).mean(0), loc, scale, n, t)
+
+
+def test_second_derivatives_to_a_learned_prior() -> None:
+    leaves = (
+        torch.randn(ROWS, UNITS, requires_grad=True),
+        torch.rand(UNITS).add(0.5).requires_grad_(),
+        torch.randn(UNITS, requires_grad=True),
+        torch.rand(UNITS).add(0.5).requires_grad_(),
+    )
+
+    def kl(m: Tensor, s: Tensor, n: Tensor, t: Tensor) -> Tensor:
+        found = unit_kl(ShiftedNormal(m, s), dist.Normal(n, t))
+        assert found is not None
+        return found
+
+    assert torch.autograd.gradcheck(kl, leaves)
+    assert torch.autograd.gradgradcheck(kl, leaves)
+
+
+def test_the_kl_to_one_prior_under_vmap() -> None:
+    locs, centres = torch.randn(4, ROWS, UNITS), torch.randn(4, UNITS)
+
+    def kl(loc: Tensor, centre: Tensor) -> Tensor:
+        posterior = dist.Normal(loc, 0.5, validate_args=False)
+        found = unit_kl(posterior, dist.Normal(centre, 2.0, validate_args=False))
+        assert found is not None
+        return found.sum()
+
+    mine = torch.vmap(kl)(locs, centres)
+    expected = [kl(loc, centre) for loc, centre in zip(locs, centres, strict=True)]
+    torch.testing.assert_close(mine, torch.stack(expected))
+    grads = torch.vmap(torch.func.grad(kl, argnums=(0, 1)))(locs, centres)
+    torch.testing.assert_close(grads[0], (locs - centres[:, None]) / 4 / ROWS)
+    torch.testing.assert_close(grads[1], (centres - locs.mean(1)) / 4)
+
+
+@pytest.mark.parametrize("centre", [0.0, 30.0, 1000.0])
+def test_nothing_cancels_far_from_zero_in_single_precision(centre: float) -> None:
+    """Location and prior lie far from 0 and close together: squares would lose it all."""
+    loc = (centre + 0.1 * torch.randn(500, UNITS)).float().requires_grad_()
+    n = torch.full((UNITS,), centre, dtype=torch.float32, requires_grad=True)
+    ones = torch.ones(UNITS, dtype=torch.float32)
+    mine = unit_kl(ShiftedNormal(loc, ones), dist.Normal(n, ones))
+    assert mine is not None
+    exact = 0.5 * (loc.double() - n.double()).square().mean(0)
+    torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=1e-7)
+    grads = torch.autograd.grad(mine.sum(), (loc, n))
+    away = (loc.double() - n.double()).detach() / 500
+    rounding = 4 * max(centre, 0.1) * torch.finfo(torch.float32).eps
+    torch.testing.assert_close(grads[0].double(), away, rtol=1e-5, atol=rounding / 500)
+    torch.testing.assert_close(grads[1].double(), -away.sum(0), rtol=1e-5, atol=rounding)
+
+
+@pytest.mark.parametrize("centre", [3.0, 5000.0])
+def test_a_location_far_from_the_prior_in_single_precision(centre: float) -> None:
+    loc = torch.randn(500, UNITS).float()
+    n = torch.full((UNITS,), centre, dtype=torch.float32)
+    ones = torch.ones(UNITS, dtype=torch.float32)
+    mine = unit_kl(ShiftedNormal(loc, ones), dist.Normal(n, ones))
+    assert mine is not None
+    exact = 0.5 * (loc.double() - centre).square().mean(0)
+    torch.testing.assert_close(mine.double(), exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_to_a_learned_prior_is_summed_in_single(dtype: torch.dtype) -> None:
+    loc = (300 + torch.rand(50, UNITS)).to(dtype).requires_grad_()
+    n = torch.full((UNITS,), 3.0, dtype=dtype, requires_grad=True)
+    ones = torch.ones(UNITS, dtype=dtype)
+    mine = unit_kl(ShiftedNormal(loc, 64 * ones), dist.Normal(n, 64 * ones))
+    assert mine is not None
+    assert mine.dtype == dtype  # (300 - 3)^2 is beyond what a float16 can hold
+    exact = (loc.double() - 3).square().mean(0) / 2 / 64**2
+    torch.testing.assert_close(mine.double(), exact, rtol=1e-2, atol=0)
+    grads = torch.autograd.grad(mine.sum(), (loc, n))
+    assert [grad.dtype for grad in grads] == [dtype, dtype]
+    away = (loc.double() - 3).detach() / 64**2
+    torch.testing.assert_close(grads[0].double(), away / 50, rtol=2e-2, atol=0)
+    torch.testing.assert_close(grads[1].double(), -away.mean(0), rtol=2e-2, atol=0)
+
+
 def test_gradients_against_finite_differences() -> None:
     loc = torch.randn(ROWS, UNITS, requires_grad=True)
     scale = torch.rand(UNITS).add(0.5).requires_grad_()

@@ -144,8 +144,9 @@ def rare_tokens(
     counts = torch.bincount(train_tokens.flatten(), minlength=vocab_size)  # (vocab_size,)
     ordered, _ = counts.sort()
     at_most = torch.searchsorted(ordered, counts, right=True)  # tokens of no larger count
-    below = ordered.cumsum(0)[at_most - 1].double() / train_tokens.numel()
+    mass = ordered.cumsum(0)[at_most - 1].double()  # training tokens of such a count or less
+    total = train_tokens.numel()
     labels = torch.ones(vocab_size, dtype=torch.long)
-    labels[1 - below < common] = 2
-    labels[below <= rare] = 0
+    labels[total - mass < common * total] = 2
+    labels[mass <= rare * total] = 0
     return TokenGroups(labels.to(train_tokens.device), FREQUENCY_GROUPS)

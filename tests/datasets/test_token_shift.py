@@ -106,6 +106,19 @@ def test_tokens_of_equal_count_are_together():
     assert groups.labels.tolist() == [2] * 10 + [0] * 2
 
 
+@pytest.mark.parametrize(
+    ("counts", "labels"),
+    [
+        ([5, 4, 1, 0], [2, 1, 0, 0]),  # the first alone reaches a half, the third is a tenth
+        ([4, 4, 2, 0], [2, 2, 1, 0]),
+        ([10, 0, 0, 0], [2, 0, 0, 0]),
+    ],
+)
+def test_shares_are_reached_exactly(counts, labels):
+    tokens = torch.arange(4).repeat_interleave(torch.tensor(counts))
+    assert rare_tokens(tokens, 4, rare=0.1, common=0.5).labels.tolist() == labels
+
+
 def test_labels_of_targets_have_their_shape():
     groups = TokenGroups(torch.tensor([2, 1, 0]), ("rare", "medium", "common"))
     assert groups.of(torch.tensor([[0, 2], [1, 1]], dtype=torch.int32)).tolist() == [[2, 0], [1, 1]]

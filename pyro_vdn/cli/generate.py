@@ -46,14 +46,14 @@ def generate(
     _check_page(html, by)
     if text is None:
         given = _given(prompt)
-        numbers = {"temperature": temperature, "top_k": top_k}
         written = text_from_run.generate_text(
             folder,
             given,
             tokens,
-            **numbers,
+            temperature=temperature,
+            top_k=top_k,
             num_samples=samples,
-            seed=seed,  # type: ignore[arg-type]
+            seed=seed,
         )
         typer.echo(written.text)
     else:

@@ -162,7 +162,7 @@ def read_tokens(
     with evaluating(model, guide):
         batches = [
             _scores(token_draws(model, guide, rows, num_samples=num_samples, site=site), targets)
-            for rows, targets in zip(x.split(_ROWS), y.split(_ROWS), strict=True)
+            for rows, targets in zip(torch.split(x, _ROWS), torch.split(y, _ROWS), strict=True)
         ]
     windows = torch.cat([torch.stack(batch) for batch in batches], dim=1)  # (4, windows, size)
     scores = scores.to(windows)
@@ -177,7 +177,8 @@ def _average(log_probs: Tensor) -> Tensor:
 
 
 def _entropy(log_probs: Tensor) -> Tensor:
-    return torch.special.entr(log_probs.exp()).sum(-1)
+    entropy: Tensor = torch.special.entr(log_probs.exp()).sum(-1)
+    return entropy
 
 
 def _scores(draws: TokenDraws, tokens: Tensor) -> tuple[Tensor, ...]:

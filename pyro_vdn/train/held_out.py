@@ -89,7 +89,7 @@ def held_out_density(
         )
     per_token, joint = [], []
     rows = max(1, _TOKENS_AT_ONCE // y.shape[-1])
-    for inputs, targets in zip(x.split(rows), y.split(rows), strict=True):
+    for inputs, targets in zip(torch.split(x, rows), torch.split(y, rows), strict=True):
         draws = token_draws(model, guide, inputs, num_samples=num_samples, site=outcome.site)
         chosen = targets.expand(num_samples, *targets.shape).unsqueeze(-1)
         log_probs = draws.log_probs.gather(-1, chosen).squeeze(-1)  # (draws, rows, time)

@@ -73,7 +73,7 @@ class LanguageProblem:
             yield from evaluation_batches(self.test, size, _ROWS)
             return
         x, y = TokenBlocks(self.test, size, stride=size * every).tensors()
-        yield from zip(x.split(_ROWS), y.split(_ROWS), strict=True)
+        yield from zip(torch.split(x, _ROWS), torch.split(y, _ROWS), strict=True)
 
 
 @dataclass(frozen=True, eq=False)

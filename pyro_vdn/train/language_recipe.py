@@ -13,8 +13,7 @@ from pyro_vdn.control import linear_warmup
 from pyro_vdn.datasets.text_splits import TokenizerKind
 from pyro_vdn.infer import PACmELBO
 from pyro_vdn.models import VariationalGPT
-from pyro_vdn.models.language import TokenPrior
-from pyro_vdn.nn.posteriors import ScaleMode
+from pyro_vdn.models.language import TokenPrior, TokenScale
 from pyro_vdn.poutine import deterministic, kl_weight, scale_noise
 from pyro_vdn.poutine.noise import NoiseMessenger
 from pyro_vdn.train.hyper_parameters import HyperParameters
@@ -96,7 +95,7 @@ class LanguageRecipe(HyperParameters):
     width: int = 128
     neuron_layers: tuple[int, ...] | None = (3,)
     prior: TokenPrior = "learned"
-    scale: ScaleMode = "unit"
+    scale: TokenScale = "unit"
     initial_scale: float = 0.1
     noise_start: float = 1.0
     kl: float = 1e-4

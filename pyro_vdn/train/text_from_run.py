@@ -85,8 +85,14 @@ def generate_text(
     tokens = _encode("prompt", config.tokenizer, prompt)
     programs = load_model(folder, config)
     pyro.set_rng_seed(seed)
-    numbers = {"temperature": temperature, "top_k": top_k}
-    drawn = generate(*programs, tokens, num_tokens, **numbers, num_samples=num_samples)  # type: ignore[arg-type]
+    drawn = generate(
+        *programs,
+        tokens,
+        num_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        num_samples=num_samples,
+    )
     given = read_tokens(*programs, tokens, num_samples=num_samples)
     name = config.source.name
     return RunText(name, config.tokenizer, given.followed_by(drawn), len(tokens))

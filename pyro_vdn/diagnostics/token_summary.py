@@ -167,7 +167,7 @@ def cvar(losses: Tensor, *, share: float = WORST_SHARE) -> float:
         )
     if losses.numel() == 0:
         raise InputError("losses", expected="at least one", got="none", hint="check the group")
-    # Without the rounding, 5 % of 140 would be 8 of them: 0.05 is a little more than a twentieth.
+    # Without the rounding, 7 % of 100 would be 8 of them: 0.07 * 100 is a little more than 7.
     count = math.ceil(round(share * losses.numel(), 9))
     return float(losses.double().reshape(-1).topk(max(1, count)).values.mean())
 

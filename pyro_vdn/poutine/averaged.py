@@ -40,7 +40,7 @@ class Averaged(TorchDistribution):
     def __init__(self, base: dist.Distribution, num_draws: int) -> None:
         if isinstance(base, Averaged):
             base, num_draws = base.base, num_draws * base.num_draws
-        self.base = base
+        self.base: dist.Distribution = base
         self.num_draws = num_draws
         if _silent(base):
             self._mask = False

@@ -177,7 +177,7 @@ def _attention(own: Mapping[str, Tensor], x: Tensor, num_heads: int) -> Tensor:
     time, width = x.shape[-2:]
     size = width // num_heads
     future = torch.triu(torch.ones(time, time, dtype=torch.bool), diagonal=1)
-    queries, keys, values = _linear(own, "attention.queries_keys_values", x).split(width, dim=-1)
+    queries, keys, values = _linear(own, "attention.queries_keys_values", x).chunk(3, dim=-1)
     heads = []
     for head in range(num_heads):
         part = slice(head * size, (head + 1) * size)

@@ -121,3 +121,5 @@ def test_a_prior_is_never_changed() -> None:
     assert (guide.nodes["z"]["fn"].mean > 50).all()
     assert replayed.nodes["z"]["fn"].mean.abs().max() == 0
     assert torch.equal(replayed.nodes["z"]["value"], guide.nodes["z"]["value"])
+    offered = replayed.nodes["z"]["infer"]["vdn_posterior"]()
+    assert (offered.mean < 150).all()  # moved once, by the guide

@@ -71,8 +71,6 @@ def language(
     changes: dict[str, Any] = {"tokenizer": tokenizer, "vocab_size": vocabulary}
     changes |= {_SIZES[name]: value for name, value in sizes.items()}
     changes = {name: value for name, value in changes.items() if value is not None}
-    if layers is not None and recipe.neuron_layers is not None:
-        changes["neuron_layers"] = (layers - 1,)
     recipe = replace(recipe, **changes)
     if steps:
         recipe = recipe.with_steps(steps)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import pyro
 
-from pyro_vdn.control import linear_warmup
 from pyro_vdn.datasets.text_splits import TokenizerKind
 from pyro_vdn.infer import PACmELBO
 from pyro_vdn.models import VariationalGPT
 from pyro_vdn.models.language import TokenPrior, TokenScale
-from pyro_vdn.poutine import deterministic, kl_weight, scale_noise
+from pyro_vdn.poutine import deterministic, kl_weight, scale_noise, share_noise
 from pyro_vdn.poutine.noise import NoiseMessenger
 from pyro_vdn.train.hyper_parameters import HyperParameters
 from pyro_vdn.train.options import Decay
 
 Program = Callable[..., Any]
+_LEAST_NOISE = 1e-3
 
 
 class Annealed(NamedTuple):
@@ -31,7 +30,7 @@ class Annealed(NamedTuple):
 
     Example:
         >>> LanguageRecipe.few_data().build_model(65).noise.amount
-        1.0
+        0.9
     """
 
     program: Program
@@ -43,8 +42,9 @@ class LanguageRecipe(HyperParameters):
     r"""The recipe of `pyro_vdn.models.VariationalGPT`, at the small setting of nanoGPT.
 
     The objective is the average predictive probability of every next token over `num_particles`
-    draws, with `kl` times the KL of the neurons; the noise of the neurons rises linearly from
-    `noise_start` of its scale to all of it over the run.
+    draws, with `kl` times the KL of the neurons. Where `noise_end` is given, the noise is
+    multiplied by a factor that stays near 0 until a share `noise_begin` of the run is over and then
+    rises linearly to it.
 
     Args:
         tokenizer: ``"char"``, ``"byte"`` or ``"bpe"``.
@@ -58,7 +58,9 @@ class LanguageRecipe(HyperParameters):
         prior: Prior of the units.
         scale: What the scale of the units depends on.
         initial_scale: Scale of every unit at the start.
-        noise_start: Factor on the scales at the first step, in (0, 1]; 1 for no annealing.
+        noise_end: Factor on the scales at the end of the run; None for no annealing.
+        noise_begin: Share of the run after which the factor rises, in [0, 1).
+        shared: Whether all tokens of a sequence share the noise of a unit.
         kl: Weight of the KL.
         num_particles: Draws per training step.
         max_steps: Gradient steps.
@@ -78,8 +80,8 @@ class LanguageRecipe(HyperParameters):
 
     Example:
         >>> recipe = LanguageRecipe()
-        >>> recipe.neuron_layers, recipe.num_particles, LanguageRecipe.few_data().share
-        ((3,), 4, 0.1)
+        >>> recipe.scale, LanguageRecipe.few_data().scale, LanguageRecipe.few_data().share
+        ('unit', 'relative', 0.1)
 
     Source:
         Karpathy, *nanoGPT* (2022), for sizes and optimiser.
@@ -93,13 +95,15 @@ class LanguageRecipe(HyperParameters):
     num_layers: int = 4
     num_heads: int = 4
     width: int = 128
-    neuron_layers: tuple[int, ...] | None = (3,)
+    neuron_layers: tuple[int, ...] | None = None
     prior: TokenPrior = "learned"
     scale: TokenScale = "unit"
-    initial_scale: float = 0.1
-    noise_start: float = 1.0
-    kl: float = 1e-4
-    num_particles: int = 4
+    initial_scale: float = 0.05
+    noise_end: float | None = None
+    noise_begin: float = 0.0
+    shared: bool = False
+    kl: float = 1e-5
+    num_particles: int = 1
     max_steps: int = 2000
     batch_size: int = 12
     learning_rate: float = 1e-3
@@ -117,32 +121,24 @@ class LanguageRecipe(HyperParameters):
 
     @classmethod
     def few_data(cls, share: float = 0.1) -> LanguageRecipe:
-        """Return the recipe for little text: noise in all blocks, in proportion to the activation.
+        """Return the recipe for little text: rising noise in proportion to the activation.
 
         Args:
             share: Share of the training part that is kept.
         """
         return cls(
             share=share,
-            neuron_layers=None,
-            prior="standard",
             scale="relative",
-            initial_scale=0.7,
-            noise_start=0.01,
-            kl=0.0,
-            num_particles=1,
+            initial_scale=1.0,
+            noise_end=0.9,
+            noise_begin=0.4,
+            shared=True,
+            kl=1e-6,
         )
 
     def demo(self) -> LanguageRecipe:
         """Return the recipe with the budget of a demonstration: minutes on two cores."""
-        smaller = replace(
-            self,
-            num_layers=2,
-            width=64,
-            neuron_layers=None if self.neuron_layers is None else (1,),
-            test_every=8,
-            validation_blocks=48,
-        )
+        smaller = replace(self, num_layers=2, width=64, test_every=8, validation_blocks=48)
         return smaller.with_steps(600)
 
     def loss(self, *, twin: bool = False) -> PACmELBO:
@@ -178,13 +174,15 @@ class LanguageRecipe(HyperParameters):
         ).float()
         if twin:
             return Annealed(deterministic(model), None)
-        program = kl_weight(model, self.kl)
-        if self.noise_start == 1.0:
-            return Annealed(program, None)
-        noise = scale_noise(factor=1.0 if step is None else self.noise(max(0, step - 1)))
-        return Annealed(noise(program), noise)
+        last = self.max_steps if step is None else max(0, step - 1)
+        noise = None if self.noise_end is None else scale_noise(factor=self.noise(last))
+        program: Program = model if noise is None else noise(model)
+        if self.shared:
+            program = share_noise(program)
+        return Annealed(kl_weight(program, self.kl), noise)
 
-    @property
-    def noise(self) -> Callable[[int], float]:
-        """The factor on the scales, from the number of steps taken."""
-        return partial(linear_warmup, steps=self.max_steps, start=self.noise_start)
+    def noise(self, step: int) -> float:
+        """Return the factor on the scales, from the number of steps taken."""
+        end = 1.0 if self.noise_end is None else self.noise_end
+        begun = (step / self.max_steps - self.noise_begin) / (1 - self.noise_begin)
+        return max(_LEAST_NOISE, end * begun)  # at 0 there is no KL in closed form

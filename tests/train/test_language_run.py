@@ -28,7 +28,7 @@ from pyro_vdn.train.text_from_run import generate_text, read_text
 TEXT = "the cat sat on the mat, the dog sat on the log. " * 40
 SIZES: dict[str, Any] = {"block_size": 8, "num_layers": 2, "num_heads": 2, "width": 8}
 BUDGET: dict[str, Any] = {"max_steps": 8, "evaluate_every": 4, "warmup_steps": 1, "num_samples": 3}
-SMALL = replace(LanguageRecipe(neuron_layers=(1,)), **SIZES, **BUDGET)
+SMALL = replace(LanguageRecipe(neuron_layers=(1,), num_particles=4), **SIZES, **BUDGET)
 RISING = replace(LanguageRecipe.few_data(0.5), **SIZES, **BUDGET)
 
 
@@ -96,7 +96,15 @@ def test_a_loaded_model_has_the_noise_of_its_best_step(folder: Path) -> None:
     state = pyro.poutine.unwrap(model).state_dict()
     assert scale_of(model) == pytest.approx(scale(best), rel=1e-3)
     assert scale(1) < 0.1 * scale(None)
-    assert RISING.noise(best - 1) < 1  # the last step's noise is not yet all of it
+    assert RISING.noise(best - 1) < RISING.noise(8) == 0.9
+
+
+def test_noise_rises_after_a_share_of_the_run() -> None:
+    recipe = LanguageRecipe(max_steps=100, noise_end=0.8, noise_begin=0.5)
+    assert [recipe.noise(step) for step in (0, 50, 75, 100)] == pytest.approx(
+        [1e-3, 1e-3, 0.4, 0.8]
+    )
+    assert LanguageRecipe().build_model(5).noise is None
 
 
 def test_plans_fit_models(text: Path) -> None:
@@ -191,5 +199,5 @@ def test_recipes_come_back_from_json() -> None:
     for recipe in (SMALL, RISING, LanguageRecipe().demo(), LanguageRecipe.few_data().demo()):
         back = LanguageRecipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
         assert back == recipe
-    assert LanguageRecipe().demo().neuron_layers == (1,)
-    assert LanguageRecipe.few_data().demo().neuron_layers is None
+    assert back.neuron_layers is None
+    assert SMALL.neuron_layers == (1,)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
+from torch import nn
 
 from pyro_vdn.models import VariationalGPT
 from pyro_vdn.poutine import deterministic, dropout, kl_weight, scale_noise, share_noise
@@ -24,6 +25,7 @@ class LanguageMethod:
             outermost first; those of 1 are in force at evaluation.
         model: Arguments of `VariationalGPT`.
         steps: Training steps, as a multiple of the common number.
+        learn_scales: Whether the scales of the neurons are learned, or stay as they start.
 
     Example:
         >>> method = LanguageMethod(effects=lambda progress: [dropout(p=0.1 * progress)])
@@ -34,10 +36,18 @@ class LanguageMethod:
     effects: Effects
     model: dict[str, Any] = field(default_factory=dict)
     steps: float = 1.0
+    learn_scales: bool = True
 
     def build(self, vocab_size: int) -> VariationalGPT:
         """Make the network, in single precision."""
         return VariationalGPT(vocab_size, **self.model).float()
+
+    def learned(self, model: nn.Module) -> list[nn.Parameter]:
+        """Return the parameters that are trained."""
+        named = model.named_parameters()
+        return [
+            value for name, value in named if self.learn_scales or "posterior.raw_scale" not in name
+        ]
 
     def at(self, progress: float) -> ExitStack:
         """Return a context with the effects in force at a share of the run."""
@@ -52,7 +62,7 @@ def ramp(progress: float, end: float, *, start: float = 0.0) -> float:
     return end * max(0.0, (progress - start) / (1 - start))
 
 
-def _dropping(end: float, *, start: float = 0.0, shared: bool) -> Effects:
+def _dropping(end: float, *, start: float, shared: bool) -> Effects:
     """Return dropout of the hidden units, annealed to a probability."""
 
     def effects(progress: float) -> Sequence[Messenger]:
@@ -61,7 +71,7 @@ def _dropping(end: float, *, start: float = 0.0, shared: bool) -> Effects:
     return effects
 
 
-def _annealed(end: float, *, start: float = 0.0, shared: bool, kl: float) -> Effects:
+def _annealed(end: float, *, start: float, shared: bool, kl: float = 0.0) -> Effects:
     """Return noise annealed to a multiple of the posterior's scale, with a weighted KL."""
 
     def effects(progress: float) -> Sequence[Messenger]:
@@ -84,36 +94,31 @@ def _twin(progress: float) -> Sequence[Messenger]:
     return [deterministic()]
 
 
+_POINTS = {"prior": "standard"}
 _RELATIVE = {"scale": "relative", "initial_scale": 1.0}
 
-TWIN = LanguageMethod(_twin, {"prior": "standard"})
-DROP_SMALL = LanguageMethod(_dropping(0.05, shared=True), {"prior": "standard"})
-DROPS = {
-    f"dropout {p} from {start}{', shared' if shared else ''}": LanguageMethod(
-        _dropping(p, start=start, shared=shared), {"prior": "standard"}
-    )
-    for p, start, shared in (
-        (0.2, 0.0, True),
-        (0.33, 0.0, True),
-        (0.45, 0.4, True),
-        (0.33, 0.0, False),
-    )
-}
-RELS = {
-    f"neurons {a} from {start}{', shared' if shared else ''}": LanguageMethod(
-        _annealed(a, start=start, shared=shared, kl=1e-6), _RELATIVE
-    )
-    for a, start, shared in (
-        (0.5, 0.0, True),
-        (0.7, 0.0, True),
-        (0.9, 0.4, True),
-        (0.7, 0.0, False),
-    )
-}
-FULL_ALL = LanguageMethod(_learned(1e-5), {"initial_scale": 0.05})
-FULL_LAST = LanguageMethod(_learned(1e-5), {"initial_scale": 0.1, "neuron_layers": (3,)})
-REL_SEQ = RELS["neurons 0.9 from 0.4, shared"]
-DROP_SEQ = DROPS["dropout 0.45 from 0.4, shared"]
+
+def _noisy(end: float, *, start: float = 0.4, shared: bool = True, **model: Any) -> LanguageMethod:
+    """Return neurons whose scale is a share of their location, annealed to `end`."""
+    effects = _annealed(end, start=start, shared=shared)
+    return LanguageMethod(effects, _RELATIVE | model, learn_scales=False)
+
+
+def _dropped(p: float, *, start: float = 0.4, shared: bool = True) -> LanguageMethod:
+    return LanguageMethod(_dropping(p, start=start, shared=shared), _POINTS)
+
+
+TWIN = LanguageMethod(_twin, _POINTS)
+TEN_NEURONS = _noisy(0.9)
+TEN_DROPOUT = _dropped(0.45)
+FULL_NEURONS = _noisy(0.2)
+FULL_DROPOUT = _dropped(0.04)
+FULL_LAST = _noisy(0.5, neuron_layers=(3,))
+TEN_TOKENS = _noisy(0.9, shared=False)
+TEN_LAYER0 = _noisy(0.9, neuron_layers=(0,))
+TEN_LAYER1 = _noisy(0.9, neuron_layers=(1,))
+TEN_LAYER2 = _noisy(0.9, neuron_layers=(2,))
+TEN_LAYER3 = _noisy(0.9, neuron_layers=(3,))
 
 
 @dataclass(frozen=True)
@@ -140,11 +145,11 @@ SETTINGS = {
     "full": Setting(
         "all the text",
         1.0,
-        {"twin": TWIN, "dropout": DROP_SMALL, "neurons": FULL_ALL},
+        {"twin": TWIN, "dropout": FULL_DROPOUT, "neurons": FULL_NEURONS},
     ),
     "tenth": Setting(
         "10 % of the text",
         0.1,
-        {"twin": TWIN, "dropout": DROP_SEQ, "neurons": REL_SEQ},
+        {"twin": TWIN, "dropout": TEN_DROPOUT, "neurons": TEN_NEURONS},
     ),
 }

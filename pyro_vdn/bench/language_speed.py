@@ -113,7 +113,7 @@ def _plain_step(x: Tensor, y: Tensor) -> Step:
 
 
 def _updating(model: nn.Module, value: Callable[[], Tensor]) -> Step:
-    optimizer = make_optimizer(model)
+    optimizer = make_optimizer(list(model.parameters()))
 
     def step() -> None:
         loss = value()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +15,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pyro_vdn.bench.language_methods import LanguageMethod
+from pyro_vdn.control import match_priors
 from pyro_vdn.files import replacing
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer import LocalELBO
 from pyro_vdn.models import VariationalGPT
+from pyro_vdn.poutine import record
 
 STEPS = 2000
 BATCH = 12
 _RATE, _LEAST, _WARMUP = 1e-3, 0.1, 100
+_MATCHED = 32
 
 
 class Trained(NamedTuple):
@@ -59,7 +63,8 @@ def train(
     """
     pyro.set_rng_seed(seed)
     model = method.build(vocab_size)
-    optimizer = make_optimizer(model)
+    learned = method.learned(model)
+    optimizer = make_optimizer(learned)
     guide, loss = NeuronGuide(model), LocalELBO()
     places = torch.Generator().manual_seed(seed)
     total = round(steps * method.steps)
@@ -70,12 +75,24 @@ def train(
         x, y = _batch(tokens, model.block_size, places)
         with method.at(step / total):
             value = loss.differentiable_loss(model, guide, x, y) / y.numel()
-        optimizer.zero_grad()
+        model.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
     seconds = time.process_time() - start
+    _match_priors(method, model, tokens, places)
     return Trained(model.eval(), seconds, sum(value.numel() for value in model.parameters()))
+
+
+def _match_priors(
+    method: LanguageMethod, model: VariationalGPT, tokens: Tensor, places: torch.Generator
+) -> None:
+    """Give learned priors the moments of what the neurons do on some of the training text."""
+    guide = NeuronGuide(model)
+    with torch.no_grad(), record() as seen, method.at(1.0):
+        for _ in range(_MATCHED):
+            guide(_batch(tokens, model.block_size, places)[0])
+    match_priors(model, seen)
 
 
 def rate(step: int, total: int) -> float:
@@ -95,10 +112,10 @@ def rate(step: int, total: int) -> float:
     return _RATE * (_LEAST + (1 - _LEAST) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(learned: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """Return AdamW that decays matrices alone: norms, scales and priors keep their size."""
-    matrices = [value for value in model.parameters() if value.dim() >= 2]
-    others = [value for value in model.parameters() if value.dim() < 2]
+    matrices = [value for value in learned if value.dim() >= 2]
+    others = [value for value in learned if value.dim() < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=_RATE, betas=(0.9, 0.99), fused=True)
 

@@ -22,6 +22,7 @@ from pyro_vdn.control.homeostat import Homeostat, homeostatic_gain
 from pyro_vdn.control.layers import initial_scale_cost, neuron_layers, scale_cost
 from pyro_vdn.control.persistence_share import PersistenceShare, has_memory, share_weight
 from pyro_vdn.control.presets import homeostatic, projection_off, projection_on
+from pyro_vdn.control.prior_matching import match_priors
 from pyro_vdn.control.projection import Projection, projection_gain
 from pyro_vdn.control.rescale import Rescaling
 from pyro_vdn.control.schedules import KLSchedule, cyclical_warmup, linear_warmup
@@ -55,6 +56,7 @@ __all__ = [
     "homogeneous_band",
     "initial_scale_cost",
     "linear_warmup",
+    "match_priors",
     "merged_across_processes",
     "neuron_layers",
     "out_of_band",

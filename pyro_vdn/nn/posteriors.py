@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.normals import ShiftedNormal
+from pyro_vdn.nn.scales import raw_scale
 from pyro_vdn.nn.shapes import (
     LayerShape,
     check_choice,
@@ -174,20 +175,15 @@ class NormalPosterior(nn.Module):
             per_latent = gain.reshape(gain.shape + (1,) * (raw.dim() - gain.dim()))
             factor = per_latent if raw.dim() else gain.mean()
             if self.scale_mode == "relative":  # the floor is added after the location
-                raw.copy_(self._raw(self.min_scale + factor * F.softplus(raw)))
+                raw.copy_(raw_scale(self.min_scale + factor * F.softplus(raw), self.min_scale))
             else:
-                raw.copy_(self._raw(factor * (self.min_scale + F.softplus(raw))))
+                raw.copy_(raw_scale(factor * (self.min_scale + F.softplus(raw)), self.min_scale))
             return
         head = self.raw_scale
         bias = head[-1].bias if isinstance(head, nn.Sequential) else head.bias
         assert isinstance(bias, Tensor)
-        shift = self._raw(gain * mean) - self._raw(mean)
+        shift = raw_scale(gain * mean, self.min_scale) - raw_scale(mean, self.min_scale)
         bias.add_(shift.repeat_interleave(len(bias) // len(gain)))
-
-    def _raw(self, scale: Tensor) -> Tensor:
-        """Return what gives a scale; just above the floor where it lies below."""
-        above = (scale - self.min_scale).clamp(min=1e-6)
-        return above + torch.log(-torch.expm1(-above))
 
     def forward(self, h: Tensor) -> dist.Distribution:
         """Return the posterior given `h` of shape `(..., in_features)`.

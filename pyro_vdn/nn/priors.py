@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_vdn.nn.normals import UnitNormal
+from pyro_vdn.nn.scales import raw_scale
 from pyro_vdn.nn.shapes import LayerShape, check_positive, inverse_softplus
 
 
@@ -62,6 +63,17 @@ class LearnedNormal(nn.Module):
         raw = inverse_softplus(self.initial_scale - self.min_scale)
         self.loc = nn.Parameter(torch.zeros(shape.latent))
         self.raw_scale = nn.Parameter(torch.full(shape.latent, raw))
+
+    @torch.no_grad()
+    def assign_(self, loc: Tensor, scale: Tensor) -> None:
+        """Set location and scale of every unit, the scale down to just above its floor.
+
+        Args:
+            loc: Locations, `(num_units,)`, times `latent_dim` above one latent dimension.
+            scale: Scales, of the same shape.
+        """
+        self.loc.copy_(loc.reshape(self.loc.shape))
+        self.raw_scale.copy_(raw_scale(scale, self.min_scale).reshape(self.loc.shape))
 
     def forward(self, h: Tensor) -> dist.Distribution:
         """Return the prior of all units, batch shape `(num_units,)`.

@@ -113,3 +113,18 @@ class DegreesOfFreedom(nn.Module):
     def forward(self) -> Tensor:
         """Return the degrees of freedom, a scalar."""
         return 2.0 + self.raw.clamp(-6.0, 6.0).exp()
+
+
+def raw_scale(scale: Tensor, min_scale: float) -> Tensor:
+    """Return `raw` with `min_scale + softplus(raw) = scale`; just above the floor at least.
+
+    Args:
+        scale: Scales, `(...)`.
+        min_scale: Floor under them.
+
+    Example:
+        >>> round(float(F.softplus(raw_scale(torch.tensor(0.3), 0.1))), 6)
+        0.2
+    """
+    above = (scale - min_scale).clamp(min=1e-6)
+    return above + torch.log(-torch.expm1(-above))

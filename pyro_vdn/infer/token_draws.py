@@ -16,6 +16,7 @@ from pyro_vdn.infer.single_pass import Pass, Program, run_single_pass
 from pyro_vdn.infer.site import Site
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.nn.sites import DRAWS, POSTERIOR, layer_of
+from pyro_vdn.nn.unit_measures import precise
 
 
 class TokenDraws(NamedTuple):
@@ -61,10 +62,12 @@ def token_draws(
         site: Name of the categorical site.
 
     Returns:
-        Log probabilities, and KL and scale of the neurons at every token, without gradients.
+        Log probabilities, and KL and scale of the neurons at every token, without gradients and in
+        single precision at least.
 
     Raises:
-        InputError: For a site that does not exist or is not categorical.
+        InputError: For a site that does not exist or is not categorical, or sequences in more
+            dimensions than rows and time.
 
     Example:
         >>> from pyro_vdn.guides import NeuronGuide
@@ -76,6 +79,13 @@ def token_draws(
         (torch.Size([5, 3, 16, 65]), torch.Size([3, 16]))
     """
     check_positive(num_samples=num_samples)
+    if tokens.dim() > 2:
+        raise InputError(
+            "tokens",
+            expected="sequences of shape (rows, time): what stands left of rows are the draws",
+            got=f"shape {tuple(tokens.shape)}",
+            hint="`tokens.flatten(end_dim=-2)`",
+        )
     give_own_store(model, guide)
     # Observed at whatever value, the site draws no token: only its distribution is wanted.
     observed = pyro.poutine.condition(data={site: tokens.unsqueeze(-1)})
@@ -100,8 +110,7 @@ def _logits(run: Pass, site: str) -> Tensor:
             got=repr(site),
             hint="site='next_token'",
         )
-    logits: Tensor = outcome.fn.logits
-    return logits
+    return precise(outcome.fn.logits)
 
 
 def _scale(layer: Site) -> Tensor:
@@ -114,4 +123,6 @@ def _per_token(values: Tensor, layer: Site) -> Tensor:
     """Average values that broadcast to `(draws, rows, time, units)` over draws."""
     *_, rows, time, units = layer.batch_shape
     leading = values.shape[:-3]
-    return values.expand(*leading, rows, time, units).reshape(-1, rows, time, units).mean(0)
+    return (
+        precise(values).expand(*leading, rows, time, units).reshape(-1, rows, time, units).mean(0)
+    )

@@ -16,6 +16,7 @@ from pyro_vdn.nn.integrated import Integrated, LinearMoments
 from pyro_vdn.nn.low_rank import LowRankStudentT
 from pyro_vdn.nn.scales import DegreesOfFreedom, OutputScale
 from pyro_vdn.nn.shapes import check_choice
+from pyro_vdn.nn.unit_measures import precise
 
 CountLink = Literal["exp", "softplus"]
 
@@ -242,5 +243,9 @@ class CategoricalLikelihood(nn.Module):
         super().__init__()
 
     def forward(self, logits: Tensor) -> dist.Distribution:
-        """Return the distribution of the class, for `logits` of shape `(..., classes)`."""
-        return dist.Categorical(logits=logits.unsqueeze(-2))
+        """Return the distribution of the class, for `logits` of shape `(..., classes)`.
+
+        Half precision, such as that of mixed precision, is left here: probabilities that it holds
+        add up to 1 only to some percent.
+        """
+        return dist.Categorical(logits=precise(logits).unsqueeze(-2))

@@ -184,3 +184,26 @@ def test_another_site_is_refused() -> None:
         draws_of(model, tokens, 0)
     with pytest.raises(InputError, match=r"^tokens: expected tokens in 0 to 6"):
         draws_of(model, tokens + VOCABULARY)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_half_precision_is_left_before_it_is_summed(dtype: torch.dtype) -> None:
+    def half(tokens: Tensor) -> None:  # a program that leaves its logits as they are
+        with pyro.plate("data", ROWS, dim=-3), pyro.plate("tokens", TIME, dim=-2):
+            pyro.sample("next_token", dist.Categorical(logits=logits.unsqueeze(-2)))
+
+    logits = (4 * torch.randn(ROWS, TIME, 200)).to(dtype)
+    draws = token_draws(half, half, make_tokens())
+    assert draws.log_probs.dtype == torch.float32
+    assert draws.log_probs.logsumexp(-1).abs().max() < 1e-5
+
+    model = make_gpt(scale="low_rank").to(dtype)
+    draws, exact = (draws_of(program, make_tokens()) for program in (model, make_gpt()))
+    for name in LAYERS:
+        assert draws.kl[name].dtype == draws.scale[name].dtype == torch.float32
+        assert exact.kl[name].dtype == torch.float64
+
+
+def test_sequences_in_more_dimensions_are_refused() -> None:
+    with pytest.raises(InputError, match=r"tokens: .*\(rows, time\).*got shape \(2, 3, 5\).*flat"):
+        draws_of(make_gpt(), make_tokens().expand(2, ROWS, TIME))

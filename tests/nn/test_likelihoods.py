@@ -107,6 +107,17 @@ def test_categorical() -> None:
     torch.testing.assert_close(outcome.log_prob(y.unsqueeze(-1)).squeeze(-1), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_probabilities_of_half_precision_add_up(dtype: torch.dtype) -> None:
+    logits = (3 * torch.randn(20, 500)).to(dtype)
+    outcome = CategoricalLikelihood()(logits)
+    log_probs = outcome.logits.squeeze(-2)
+    assert log_probs.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(
+        log_probs.double(), logits.double().log_softmax(-1), rtol=0, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     "make",
     [

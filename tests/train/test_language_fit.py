@@ -170,15 +170,19 @@ class Note(lightning.Callback):
 
 
 @pytest.mark.parametrize(
-    ("effect", "name"), [(scale_noise(factor=0.0), "amount"), (dropout(p=0.0), "p")]
+    ("effect", "name", "end"),
+    [(scale_noise(factor=0.0), "amount", 1000.0), (dropout(p=0.0), "p", 0.99)],
 )
-def test_an_effect_is_annealed(effect: Any, name: str, counting: Any, make: Any) -> None:
-    note, rise = Note(effect, name), partial(linear_warmup, steps=8, start=0.1, end=0.5)
+def test_an_effect_is_annealed(
+    effect: Any, name: str, end: float, counting: Any, make: Any
+) -> None:
+    note, rise = Note(effect, name), partial(linear_warmup, steps=8, start=0.1, end=end)
     callbacks = [Anneal(effect, name, rise), note]
-    options = settings(max_steps=8, evaluate_every=4)
+    options = settings(max_steps=8, evaluate_every=2, learning_rate=0.1)
     result = fit(effect(make()), *counting, options=options, callbacks=callbacks)
     assert note.steps == [rise(step) for step in range(8)]
-    assert note.evaluations == [rise(3), rise(7)]
+    assert note.evaluations == [rise(step) for step in (1, 3, 5, 7)]
+    assert result.best_step < 8  # too much noise in the end: the effect goes back too
     assert getattr(effect, name) == rise(result.best_step - 1)
 
 

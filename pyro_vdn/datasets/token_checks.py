@@ -35,6 +35,7 @@ Try: the tokenizer that made them
         )
     if vocab_size is None:
         return
+    tokens = tokens.long()  # comparisons of some small unsigned types do not exist
     outside = (tokens < 0) | (tokens >= vocab_size)
     if bool(outside.any()):
         place = tuple(outside.nonzero()[0].tolist())

@@ -141,12 +141,12 @@ def rare_tokens(
         raise InputError(
             "train_tokens", expected="at least one token", got="none", hint="splits.train"
         )
-    counts = torch.bincount(train_tokens.flatten(), minlength=vocab_size)  # (vocab_size,)
+    counts = torch.bincount(train_tokens.flatten().long(), minlength=vocab_size)  # (vocab_size,)
     ordered, _ = counts.sort()
     at_most = torch.searchsorted(ordered, counts, right=True)  # tokens of no larger count
     mass = ordered.cumsum(0)[at_most - 1].double()  # training tokens of such a count or less
     total = train_tokens.numel()
-    labels = torch.ones(vocab_size, dtype=torch.long)
+    labels = torch.ones_like(counts)
     labels[total - mass < common * total] = 2
     labels[mass <= rare * total] = 0
-    return TokenGroups(labels.to(train_tokens.device), FREQUENCY_GROUPS)
+    return TokenGroups(labels, FREQUENCY_GROUPS)

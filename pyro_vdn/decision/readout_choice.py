@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vdn.decision.readout_scores import Combined, ReadoutScore, SelectionScore, score
 from pyro_vdn.decision.readouts import Readout, candidate_readouts, check_bank, combine
+from pyro_vdn.diagnostics.token_scores import check_targets
 from pyro_vdn.errors import InputError
 
 _ELEMENTS_AT_ONCE = 2**21
@@ -81,14 +82,15 @@ class ReadoutScores:
 
         Args:
             log_probs: Log probabilities of every draw in nats, shape `(draws, ..., vocabulary)`.
-            targets: What came, int64, shape `(...)`.
+            targets: What came, integers, shape `(...)`.
 
         Raises:
             InputError: If the bank is not finite or not normalised, or the targets do not fit it.
         """
         _check_targets(log_probs, targets)
         draws, *_, vocabulary = log_probs.shape
-        bank, tokens = log_probs.detach().reshape(draws, -1, vocabulary), targets.reshape(-1)
+        bank = log_probs.detach().reshape(draws, -1, vocabulary)
+        tokens = targets.reshape(-1).long()
         size = max(1, _ELEMENTS_AT_ONCE // (draws * vocabulary))
         for start in range(0, len(tokens), size):
             self._add(bank[:, start : start + size], tokens[start : start + size])
@@ -164,7 +166,7 @@ def choose_readout(
 
     Args:
         log_probs: Log probabilities of every draw in nats, shape `(draws, ..., vocabulary)`.
-        targets: What came, int64, shape `(...)`.
+        targets: What came, integers, shape `(...)`.
         by: `"calibration"`, `"tail"` or `"balanced"`, as :class:`ReadoutScore` defines them.
         candidates: The readouts; every name at every temperature by default.
 
@@ -194,15 +196,4 @@ def _check_targets(log_probs: Tensor, targets: Tensor) -> None:
             got=f"shape {tuple(targets.shape)} for {tuple(log_probs.shape)}",
             hint="one target per distribution",
         )
-    if targets.dtype != torch.int64:
-        raise InputError(
-            "targets", expected="int64 tokens", got=str(targets.dtype), hint="targets.long()"
-        )
-    outside = (targets < 0) | (targets >= log_probs.shape[-1])
-    if bool(outside.any()):
-        raise InputError(
-            "targets",
-            expected=f"tokens in [0, {log_probs.shape[-1]})",
-            got=f"{int(targets[outside][0])}",
-            hint="use the tokenizer that the model was trained with",
-        )
+    check_targets(log_probs[0], targets)

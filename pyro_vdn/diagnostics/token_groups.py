@@ -55,7 +55,7 @@ def label_frequency(
     """Call each target ``"rare"`` or ``"common"`` by how often it came in training.
 
     Rare are the least frequent tokens of the vocabulary, as many as make up at most `rare_share` of
-    the text that was counted.
+    the text that was counted; tokens of equal count are called the same.
 
     Args:
         targets: Tokens, integers, `(...)`.
@@ -85,9 +85,11 @@ def label_frequency(
             got=f"shape {tuple(counts.shape)}",
             hint="torch.bincount(train, minlength=vocab_size)",
         )
-    order = counts.argsort(stable=True)
-    rare = torch.empty(len(counts), dtype=torch.bool)
-    rare[order] = counts[order].double().cumsum(0) <= rare_share * float(counts.sum())
+    counts = counts.cpu()
+    ordered = counts.sort().values
+    # How much of the text is in tokens as rare as each, itself and its equals included.
+    mass = ordered.double().cumsum(0)[torch.searchsorted(ordered, counts, right=True) - 1]
+    rare = mass <= rare_share * float(counts.sum())
     return np.where(rare[targets.cpu().long()].numpy(), "rare", "common")
 
 

@@ -189,6 +189,7 @@ def check_targets(log_probs: Tensor, targets: Tensor) -> None:
             got=f"shape {tuple(targets.shape)}",
             hint="log_probs are (draws, ..., vocabulary), targets (...)",
         )
+    targets = targets.long()  # comparisons of some small unsigned types do not exist
     outside = (targets < 0) | (targets >= vocabulary)
     refuse_where(outside, "targets", targets, f"tokens in 0 to {vocabulary - 1}")
 
@@ -205,11 +206,12 @@ def entropy_of(log_probs: Tensor) -> Tensor:
 
 def _of_average(log_q: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
     """Return NLL, entropy, largest probability, correctness and Brier score, `(...)` each."""
-    of_target = log_q.gather(-1, targets.unsqueeze(-1).long()).squeeze(-1)
+    targets = targets.long()
+    of_target = log_q.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     best = log_q.max(-1)
     q = log_q.exp()
     # sum_c (q_c - 1[c = y])^2 = sum_c q_c^2 - q_y^2 + (1 - q_y)^2, without large terms to cancel.
-    others = q.scatter(-1, targets.unsqueeze(-1).long(), 0.0).square().sum(-1)
+    others = q.scatter(-1, targets.unsqueeze(-1), 0.0).square().sum(-1)
     brier = others + torch.expm1(of_target).square()
     highest = best.values.exp().clamp_max(1.0)
     # The entropy of one certain token is 0, not -0.

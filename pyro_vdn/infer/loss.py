@@ -40,7 +40,8 @@ class Terms:
             rows and over the layer's penalties.
         others: `log p - log q` of the latent sites that are not neurons, a scalar.
         elbo: The evidence lower bound itself: every weight 1 (plates still scale a subsample up), a
-            scalar. It differs from `-loss` where weights or a predictive objective are in force.
+            scalar. It differs from `-loss` where weights or a predictive objective are in force. It
+            is no bound under `average_draws` and `share_noise`, which say why.
 
     Example:
         >>> zero = torch.zeros(2)

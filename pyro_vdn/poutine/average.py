@@ -46,8 +46,13 @@ def average_draws(model: Callable[..., Any] | None = None, num_draws: int = 4) -
     r"""Draw every layer S times and pass on the average: `z = 1/S sum_s z_s`, layer by layer.
 
     This is how the sources combine samples: after each layer nothing is left of which draw was
-    which, and of a normal posterior what is passed on is `Normal(mu, sigma^2 / S)`. The KL is that
-    of one draw. Without this effect S particles keep their identity through all layers.
+    which, and of a normal posterior what is passed on is `Normal(mu, sigma^2 / S)`. Without this
+    effect S particles keep their identity through all layers.
+
+    The KL is that of one draw, as in the sources. That of what is passed on is larger, under a
+    normal prior of scale s by `1/2 log S - 1/2 (1 - 1/S) sigma^2 / s^2` per unit, so that what
+    `LocalELBO` and `TraceMeanField_ELBO` report as evidence lower bound is none where S > 1. The
+    stock `Trace_ELBO` asks for the density of the average and so stays a bound.
 
     Args:
         model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``

@@ -68,8 +68,13 @@ class DroppedOut(TorchDistribution):
 class DropoutMessenger(NeuronMessenger):
     """Drop the posterior means of neurons at random and silence their log density; see `dropout`.
 
+    The probability may be changed between steps, as in annealing: ``effect.p = 0.3``.
+
     Args:
         p: Probability of dropping a unit, in [0, 1).
+
+    Raises:
+        InputError: For a probability outside [0, 1), also where it is set later.
 
     Example:
         >>> DropoutMessenger(0.2).p
@@ -78,11 +83,20 @@ class DropoutMessenger(NeuronMessenger):
 
     def __init__(self, p: float) -> None:
         super().__init__()
+        self.p = p
+
+    @property
+    def p(self) -> float:
+        """The probability, which may be changed between steps."""
+        return self._p
+
+    @p.setter
+    def p(self, p: float) -> None:
         if not 0.0 <= p < 1.0:
             raise InputError(
                 "p", expected="a probability in [0, 1)", got=repr(p), hint="p=0.1, as is usual"
             )
-        self.p = p
+        self._p = p
 
     def on_neuron(self, msg: Message) -> None:
         """Put dropout in the place of prior and posterior."""

@@ -98,15 +98,17 @@ def scale_noise(
 ) -> Any:
     r"""Multiply the scale of every posterior: `z_i ~ Normal(mu_i(h), (a sigma_i(h))^2)`.
 
-    The KL is that of the changed posterior. With a factor that rises from 0 over a run, noise is
-    annealed; with one above 1 at evaluation, predictive draws spread more than those trained on.
+    The KL is that of the changed posterior. With a factor that rises over a run, from 0.01 for
+    instance, noise is annealed; with one above 1 at evaluation, predictive draws spread more than
+    those trained on.
 
     Args:
         model: A Pyro program to wrap; without one, the effect is returned to be used in a ``with``
             statement.
         factor: `a`, at least 0: a number, a tensor of shape `(num_units,)`, or a mapping from layer
-            path to any of these (layers that are not named keep their scale). Where it is 0 there
-            is no KL in closed form: `deterministic` is the effect for points.
+            path to any of these (layers that are not named keep their scale). Where it is 0 the
+            KL is infinite, and a loss that pays it has no gradient: `deterministic` is the effect
+            for points.
 
     Returns:
         The wrapped program, or the effect.

@@ -55,7 +55,7 @@ class Anneal(lightning.Callback):
                 "effect",
                 expected=f"an effect with a number {name!r}",
                 got=f"a {type(effect).__name__}",
-                hint='effect = scale_noise(factor=0.0); Anneal(effect, "amount", schedule)',
+                hint='effect = scale_noise(factor=0.01); Anneal(effect, "amount", schedule)',
             )
         self.effect = effect
         self.name = name

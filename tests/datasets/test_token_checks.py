@@ -7,7 +7,7 @@ from pyro_vdn.datasets.token_checks import require_sequence, require_tokens
 from pyro_vdn.errors import InputError
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.int64])
 @pytest.mark.parametrize("shape", [(), (0,), (4,), (2, 3)])
 def test_integers_of_any_shape_pass(dtype, shape):
     require_tokens("tokens", torch.ones(shape, dtype=dtype), 2)

@@ -101,6 +101,16 @@ def test_groups_by_brute_force(rare, common, seed):
     assert bool((groups.labels[30:] == 0).all())  # they never occur
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
+def test_tokens_of_any_integer_type(dtype):
+    tokens = torch.arange(7).repeat_interleave(torch.arange(7))
+    labels = rare_tokens(tokens, 7).labels
+    assert torch.equal(rare_tokens(tokens.to(dtype), 7).labels, labels)
+    noisy = corrupt_tokens(tokens.to(dtype), 0.3, 7, seed=0)
+    assert noisy.dtype == dtype
+    assert torch.equal(noisy.long(), corrupt_tokens(tokens, 0.3, 7, seed=0))
+
+
 def test_tokens_of_equal_count_are_together():
     groups = rare_tokens(torch.arange(10).repeat(3), 12, rare=0.3, common=0.5)
     assert groups.labels.tolist() == [2] * 10 + [0] * 2

@@ -55,6 +55,12 @@ def test_rare_tokens_make_up_at_most_their_share() -> None:
     assert of_share == {0.03: "cccccr", 0.09: "crcrcr", 0.2: "crcrrr"}
 
 
+@pytest.mark.parametrize(("share", "called"), [(0.02, "common"), (0.03, "rare")])
+def test_tokens_of_equal_count_are_called_the_same(share: float, called: str) -> None:
+    labels = label_frequency(torch.arange(4), torch.tensor([1, 97, 1, 1]), rare_share=share)
+    assert labels.tolist() == [called, "common", called, called]
+
+
 def test_ranges_and_stretches() -> None:
     assert label_ranges(torch.tensor([0, 7, 8, 31, 32]), (8, 32)).tolist() == [0, 0, 1, 1, 2]
     sequence = torch.arange(7).repeat_interleave(2)

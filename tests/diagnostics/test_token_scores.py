@@ -85,6 +85,15 @@ def test_leading_dimensions_and_single_precision_are_kept() -> None:
     assert token_scores(log_probs.half(), targets).nll.dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
+def test_targets_of_any_integer_type(dtype: torch.dtype) -> None:
+    log_probs, targets = random_case()
+    for one, other in zip(
+        token_scores(log_probs, targets.to(dtype)), token_scores(log_probs, targets), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
 def test_one_draw_has_no_spread() -> None:
     scores = token_scores(*random_case(1, dtype=torch.float32))
     for value in (scores.mutual_information, scores.conditional_variance, scores.flip_rate):

@@ -165,6 +165,10 @@ def test_trace_elbo_takes_the_density_of_the_average() -> None:
     )
     assert found == pytest.approx(kl.sum().item(), rel=0.05)
 
+    missing = math.log(4) / 2 - (1 - 1 / 4) * (sigma / p.stddev).square() / 2
+    charged = LocalELBO().loss(model, NeuronGuide(model), x)
+    assert kl.sum().item() - charged == pytest.approx(missing.expand(ROWS, UNITS).sum().item())
+
 
 def test_a_prior_without_a_closed_form_is_served_by_the_density_of_the_average() -> None:
     layer = VariationalNeurons(4, UNITS, prior=StudentTPrior())

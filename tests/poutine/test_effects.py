@@ -111,6 +111,10 @@ def test_dropout_drops_the_mean(latent_dim: int, p: float) -> None:
 def test_dropout_refuses_what_is_no_probability(p: float) -> None:
     with pytest.raises(InputError, match=r"p: expected a probability in \[0, 1\)"):
         dropout(make_layer(), p)
+    effect = dropout(p=0.1)
+    with pytest.raises(InputError, match=r"p: expected a probability in \[0, 1\)"):
+        effect.p = p
+    assert effect.p == 0.1
 
 
 def test_dropout_distribution_has_its_moments() -> None:

@@ -101,7 +101,7 @@ def generate(
     _check_prompt(prompt)
     _check_choice(temperature, top_k)
     block_size = _block_size(model, block_size)
-    text, scores = prompt, list[tuple[Tensor, ...]]()
+    text, scores = prompt.long(), list[tuple[Tensor, ...]]()
     with evaluating(model, guide):
         for _ in range(num_tokens):
             context = text[None, -block_size:]
@@ -184,7 +184,7 @@ def _entropy(log_probs: Tensor) -> Tensor:
 def _scores(draws: TokenDraws, tokens: Tensor) -> tuple[Tensor, ...]:
     """Return NLL, entropy, mutual information and KL of tokens, each of their shape."""
     log_q = _average(draws.log_probs)
-    nll = -log_q.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    nll = -log_q.gather(-1, tokens.long().unsqueeze(-1)).squeeze(-1)
     entropy = _entropy(log_q)
     information = (entropy - _entropy(draws.log_probs).mean(0)).clamp(min=0.0)
     kl = torch.stack([*draws.kl.values()]).sum(0) if draws.kl else torch.zeros_like(nll)

@@ -121,6 +121,16 @@ def test_what_was_read_goes_on_with_what_was_drawn(programs: Any) -> None:
     assert whole.nll.isnan().tolist() == [True, False, False, False, False]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
+def test_texts_of_any_integer_type(twins: Any, dtype: torch.dtype) -> None:
+    text = torch.tensor([1, 5, 2, 0, 6, 3, 3, 1])
+    torch.testing.assert_close(
+        read_tokens(*twins, text.to(dtype)).nll, read_tokens(*twins, text).nll, equal_nan=True
+    )
+    drawn = [generate(*twins, one, 4, top_k=1).tokens for one in (text.to(dtype), text)]
+    assert torch.equal(*drawn)
+
+
 def test_modes_are_given_back(programs: Any) -> None:
     programs[0].train()
     generate(*programs, torch.tensor([1]), 1)

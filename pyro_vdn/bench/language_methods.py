@@ -40,7 +40,8 @@ class LanguageMethod:
 
     def build(self, vocab_size: int) -> VariationalGPT:
         """Make the network, in single precision."""
-        return VariationalGPT(vocab_size, **self.model).float()
+        model: VariationalGPT = VariationalGPT(vocab_size, **self.model).float()
+        return model
 
     def learned(self, model: nn.Module) -> list[nn.Parameter]:
         """Return the parameters that are trained."""

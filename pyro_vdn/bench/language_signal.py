@@ -83,8 +83,7 @@ def signal(
                 )
         for name, reading in readings.items():
             metrics = summarise_tokens(reading.table).to_dict()
-            kl = float(reading.table["kl"].mean())
-            shift.append({"corruption": share, "method": name, "kl": kl, **metrics})
+            shift.append({"corruption": share, "method": name, **metrics})
     return {
         "aurc": areas,
         "added": added,
@@ -170,19 +169,15 @@ def _groups(parts: TextSplits, table: dict[str, Tensor]) -> dict[str, Any]:
     """Return metrics of rare and common targets, short and long contexts, and stretches of text."""
     counts = torch.bincount(parts.train, minlength=parts.tokenizer.vocab_size)
     stretch = torch.arange(len(table["nll"])) * 5 // len(table["nll"])
-    labels = {
+    labels: dict[str, Any] = {
         "target": label_frequency(table["target"], counts),
         "context": label_ranges(table["position"], (4, 16, 32)),
         "stretch": stretch,
     }
-    found: dict[str, Any] = {}
-    for name, label in labels.items():
-        kl = {key: float(table["kl"][np.asarray(label) == key].mean()) for key in np.unique(label)}
-        found[name] = {
-            str(key): metrics.to_dict() | {"kl": kl[key]}
-            for key, metrics in by_group(table, label).items()
-        }
-    return found
+    return {
+        name: {str(key): metrics.to_dict() for key, metrics in by_group(table, label).items()}
+        for name, label in labels.items()
+    }
 
 
 def _recalibration(draw: Draw, parts: TextSplits, chosen_on: Readings) -> dict[str, float]:

@@ -47,6 +47,23 @@ class ShiftedNormal(dist.Normal):
         return draw
 
 
+class GainNormal(ShiftedNormal):
+    """A normal whose scale is a share of its location: its noise is a gain, `loc (1 + a eps)`.
+
+    By itself it is drawn like any other. Locations that share one `eps`, as under `share_noise`,
+    take it with their own sign, so that the gain is the same for all of them.
+
+    Args:
+        loc: Location, `(...)`.
+        scale: Scale `a |loc|`, `(...)`.
+        validate_args: Whether to check them.
+
+    Example:
+        >>> isinstance(GainNormal(torch.ones(2, 3), 0.5).expand([4, 2, 3]), GainNormal)
+        True
+    """
+
+
 class _Shift(torch.autograd.Function):
     """`loc + scale * noise` without a temporary; the gradient is that of the plain expression."""
 

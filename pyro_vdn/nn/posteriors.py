@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.normals import ShiftedNormal
+from pyro_vdn.nn.normals import GainNormal, ShiftedNormal
 from pyro_vdn.nn.scales import raw_scale
 from pyro_vdn.nn.shapes import (
     LayerShape,
@@ -200,7 +200,8 @@ class NormalPosterior(nn.Module):
         scale = self.min_scale + scale
         if self.scale_mode in ("input", "low_rank"):
             scale = scale.reshape(shape)
-        return ShiftedNormal(loc, scale, validate_args=False).to_event(len(self.latent_shape) - 1)
+        kind = GainNormal if self.scale_mode == "relative" else ShiftedNormal
+        return kind(loc, scale, validate_args=False).to_event(len(self.latent_shape) - 1)
 
 
 class _Constant(nn.Module):

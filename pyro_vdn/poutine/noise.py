@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.normals import ShiftedNormal, unexpanded
+from pyro_vdn.nn.normals import GainNormal, ShiftedNormal, unexpanded
 from pyro_vdn.nn.sites import Message, layer_of
 from pyro_vdn.poutine.dropout import DroppedOut
 from pyro_vdn.poutine.leaves import change_leaves, change_posterior, is_plain_normal
@@ -87,8 +87,9 @@ class NoiseMessenger(NeuronMessenger):
             old = unexpanded(leaf.scale)
             scale = self.scale(old, _beside(amount, old, event_dim))
             if isinstance(leaf, SharedNormal):
-                return SharedNormal(leaf.loc, scale, leaf.dim)
-            return ShiftedNormal(leaf.loc, scale, validate_args=False)
+                return leaf.with_scale(scale)
+            kind = GainNormal if isinstance(leaf, GainNormal) else ShiftedNormal
+            return kind(leaf.loc, scale, validate_args=False)
 
         return change_leaves(posterior, change)
 

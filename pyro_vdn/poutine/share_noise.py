@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.normals import unexpanded
+from pyro_vdn.nn.normals import GainNormal, unexpanded
 from pyro_vdn.nn.sites import Message, layer_of
 from pyro_vdn.poutine.dropout import DroppedOut
 from pyro_vdn.poutine.leaves import change_leaves, change_posterior, is_plain_normal
@@ -24,6 +24,7 @@ class SharedNormal(dist.Normal):
         loc: Location, `(...)`.
         scale: Scale, `(...)`.
         dim: The dimension, counted from the right.
+        is_gain: Whether each location takes `eps` with its own sign, as a `GainNormal` does.
 
     Example:
         >>> draw = SharedNormal(torch.zeros(2, 5, 3), torch.ones(3), dim=-2).rsample()
@@ -31,21 +32,28 @@ class SharedNormal(dist.Normal):
         True
     """
 
-    def __init__(self, loc: Tensor, scale: Tensor, dim: int) -> None:
+    def __init__(self, loc: Tensor, scale: Tensor, dim: int, *, is_gain: bool = False) -> None:
         super().__init__(loc, scale, validate_args=False)
         self.dim = dim
+        self.is_gain = is_gain
+
+    def with_scale(self, scale: Tensor) -> SharedNormal:
+        """Return the same distribution with another scale, `(...)`."""
+        return SharedNormal(self.loc, scale, self.dim, is_gain=self.is_gain)
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> SharedNormal:
         """Return the same distribution over a larger batch."""
         batch_shape = torch.Size(batch_shape)
-        return SharedNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.dim)
+        loc, scale = (value.expand(batch_shape) for value in (self.loc, self.scale))
+        return SharedNormal(loc, scale, self.dim, is_gain=self.is_gain)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's signature
         """Draw with a gradient to location and scale."""
         shape = _with_one(self._extended_shape(sample_shape), self.dim)
         noise = self.loc.new_empty(shape).normal_()
         # A scale that is the same along the dimension is multiplied there once.
-        draw: Tensor = unexpanded(self.loc) + unexpanded(self.scale) * noise
+        loc, scale = unexpanded(self.loc), unexpanded(self.scale)
+        draw: Tensor = loc + (torch.copysign(scale, loc) if self.is_gain else scale) * noise
         return draw
 
 
@@ -112,7 +120,8 @@ class ShareNoiseMessenger(NeuronMessenger):
             if isinstance(leaf, DroppedOut):
                 return SharedDroppedOut(leaf.loc, leaf.p, leaf.event_dim, self.dim)
             if isinstance(leaf, dist.Normal) and is_plain_normal(leaf):
-                return SharedNormal(leaf.loc, unexpanded(leaf.scale), self.dim - event_dim)
+                scale, dim = unexpanded(leaf.scale), self.dim - event_dim
+                return SharedNormal(leaf.loc, scale, dim, is_gain=isinstance(leaf, GainNormal))
             raise InputError(
                 f"shared noise of layer '{path}'",
                 expected="a normal posterior, or dropout",
@@ -128,7 +137,8 @@ def share_noise(model: Callable[..., Any] | None = None, dim: int = -2) -> Any:
 
     Every neuron keeps its posterior at each token; what changes is how tokens hang together: along
     a sequence a unit is high or low throughout, so that a draw is one coherent network for the
-    sequence, and drawing costs next to nothing. The same holds of the masks of `dropout`, as in
+    sequence, and drawing costs next to nothing. With ``scale="relative"`` the noise is a gain,
+    `z_ti = mu_i(h_t) (1 + a_i eps_i)`. The same holds of the masks of `dropout`, as in
     variational dropout for recurrent networks.
 
     The KL stays the sum over tokens, each by itself. It weighs the noise, but it is not the KL of

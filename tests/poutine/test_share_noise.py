@@ -76,6 +76,9 @@ def sites_of(program: Callable[..., Any], particles: int = 0) -> list[dict[str, 
 def noise_of(site: dict[str, Any]) -> Tensor:
     fn = site["fn"]
     noise: Tensor = (site["value"] - fn.mean) / fn.variance.sqrt()
+    base = fn.base_dist if fn.event_dim else fn
+    if getattr(base, "is_gain", False):  # each location takes it with its own sign
+        noise = noise * fn.mean.sign()
     return noise.detach()
 
 
@@ -206,7 +209,7 @@ def test_loss_and_gradients_by_hand(scale: str, as_context: bool, particles: int
         away = (sigma**2 + (loc - weights["prior.loc"]) ** 2) / (2 * s**2)
         each = torch.log(s / sigma) + away - 0.5
         kl = kl + each.expand(*lead, ROWS, TIME, UNITS).sum()
-        h = loc + sigma * noise
+        h = loc + (torch.copysign(sigma, loc) if scale == "relative" else sigma) * noise
     total = (kl - torch.distributions.Normal(h, 1.0).log_prob(torch.ones(())).sum()) / particles
     model.zero_grad()
     total.backward()

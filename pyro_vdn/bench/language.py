@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pyro_vdn.bench.language_methods import MEMBERS, SETTINGS, TWIN, LanguageMethod
 from pyro_vdn.bench.language_reading import Draw, Reading, drawing, ensemble, read, scores
@@ -12,12 +13,15 @@ from pyro_vdn.bench.language_signal import signal
 from pyro_vdn.bench.language_training import Trained, trained
 from pyro_vdn.bench.results import environment
 from pyro_vdn.datasets import TextSplits, TokenBlocks, load_text, text_splits
+from pyro_vdn.decision import Readout, ReadoutScores, SelectionScore
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.train.evaluate_tokens import evaluate_tokens
 
 NUM_SAMPLES = 16
 EQUAL_COST = len(MEMBERS)
 """Draws that cost as many passes as the ensemble has members."""
+ABLATED = 0
+"""Seed of the ablations."""
 _USAGE_BLOCKS = 100
 
 
@@ -47,6 +51,7 @@ def bench_language(
         "environment": environment(),
         "draws": NUM_SAMPLES,
         "runs": [],
+        "readouts": [],
         "signals": [],
     }
     for name in settings:
@@ -55,6 +60,8 @@ def bench_language(
             for method, metrics in study.runs():
                 run = {"setting": name, "method": method, "seed": seed, "metrics": metrics}
                 results["runs"].append(run)
+            for row in study.readouts():
+                results["readouts"].append({"setting": name, "seed": seed, **row})
             results["signals"].append({"setting": name, "seed": seed, **study.signal()})
             on_run(results)
     return results
@@ -70,10 +77,12 @@ class _Study:
         self.parts: TextSplits = text_splits(text, train_share=self.setting.train_share)
         self.draws: dict[str, Draw] = {}
         self.readings: dict[str, tuple[Reading, Reading]] = {}
+        self.readout_scores = ReadoutScores(), ReadoutScores()
 
     def runs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Train, read and score every method; then what needs several of them."""
-        for name, method in (*self.setting.methods.items(), *self.setting.ablations.items()):
+        ablations = self.setting.ablations if self.seed == ABLATED else {}
+        for name, method in (*self.setting.methods.items(), *ablations.items()):
             result = self._trained(name, method, self.seed)
             draw = drawing(method, result.model, 1 if method is TWIN else NUM_SAMPLES)
             facts = {"parameters": result.parameters, "train_seconds": result.seconds}
@@ -102,8 +111,23 @@ class _Study:
         label = f"{self.name}-{name}".replace(" ", "-").replace(",", "")
         return trained(method, label, self.parts.train, vocabulary, seed, self.models)
 
+    def readouts(self) -> Iterator[dict[str, Any]]:
+        """Choose a readout of the neurons' draws by each published score on one half."""
+        chosen_on, reported_on = self.readout_scores
+        reported = {row.readout: row for row in reported_on.table()}
+        for by in get_args(SelectionScore):
+            best = chosen_on.choose(by=by).readout
+            for readout in (best, Readout()):
+                row = reported[readout]
+                scores = {"nll": row.nll, "ece": row.ece, "cvar": row.cvar, by: getattr(row, by)}
+                yield {"by": by, "chosen": readout == best, "readout": asdict(readout), **scores}
+
     def _scored(self, name: str | None, draw: Draw) -> dict[str, Any]:
-        halves = read(draw, self.parts.validation), read(draw, self.parts.test)
+        first, second = self.readout_scores if name == "neurons" else (None, None)
+        halves = (
+            read(draw, self.parts.validation, readouts=first),
+            read(draw, self.parts.test, readouts=second),
+        )
         if name in ("neurons", "dropout", "ensemble"):
             self.draws[name], self.readings[name] = draw, halves
         return scores(*halves)
@@ -124,6 +148,7 @@ class _Study:
                     "scale": float(layer.scale.mean()),
                     "mu2": float(layer.mu2.mean()),
                     "contraction": float(layer.contraction.mean()),
+                    "information": float(layer.information.mean()),
                 }
                 for path, layer in layers.items()
             }

@@ -87,10 +87,6 @@ def _sharing(shared: bool) -> list[Messenger]:
     return [share_noise()] if shared else []
 
 
-def _learned(kl: float) -> Effects:
-    return lambda progress: [kl_weight(weight=ramp(progress, kl))]
-
-
 def _twin(progress: float) -> Sequence[Messenger]:
     return [deterministic()]
 
@@ -110,16 +106,6 @@ def _dropped(p: float, *, start: float = 0.4, shared: bool = True) -> LanguageMe
 
 
 TWIN = LanguageMethod(_twin, _POINTS)
-TEN_NEURONS = _noisy(0.9)
-TEN_DROPOUT = _dropped(0.45)
-FULL_NEURONS = _noisy(0.2)
-FULL_DROPOUT = _dropped(0.04)
-FULL_LAST = _noisy(0.5, neuron_layers=(3,))
-TEN_TOKENS = _noisy(0.9, shared=False)
-TEN_LAYER0 = _noisy(0.9, neuron_layers=(0,))
-TEN_LAYER1 = _noisy(0.9, neuron_layers=(1,))
-TEN_LAYER2 = _noisy(0.9, neuron_layers=(2,))
-TEN_LAYER3 = _noisy(0.9, neuron_layers=(3,))
 
 
 @dataclass(frozen=True)
@@ -130,7 +116,7 @@ class Setting:
         what: What it is, in words.
         train_share: Share of the training text that is trained on, its beginning.
         methods: The methods by name; ``"neurons"``, ``"dropout"`` and ``"twin"`` are among them.
-        ablations: Further ones, beside which the neurons are seen.
+        ablations: Further ones, of the first seed alone, beside which the neurons are seen.
     """
 
     what: str
@@ -146,11 +132,21 @@ SETTINGS = {
     "full": Setting(
         "all the text",
         1.0,
-        {"twin": TWIN, "dropout": FULL_DROPOUT, "neurons": FULL_NEURONS},
+        {"twin": TWIN, "dropout": _dropped(0.04), "neurons": _noisy(0.2)},
     ),
     "tenth": Setting(
         "10 % of the text",
         0.1,
-        {"twin": TWIN, "dropout": TEN_DROPOUT, "neurons": TEN_NEURONS},
+        {"twin": TWIN, "dropout": _dropped(0.45), "neurons": _noisy(0.9)},
+        {
+            "neurons, noise of each token": _noisy(0.9, shared=False),
+            "neurons, learned scale and KL": LanguageMethod(
+                _annealed(0.9, start=0.4, shared=True, kl=1e-6), _RELATIVE
+            ),
+            **{
+                f"neurons in block {layer} alone": _noisy(0.9, neuron_layers=(layer,))
+                for layer in range(4)
+            },
+        },
     ),
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vdn.bench.language_methods import LanguageMethod
 from pyro_vdn.datasets import evaluation_batches
+from pyro_vdn.decision import ReadoutScores
 from pyro_vdn.diagnostics import expected_calibration_error, fit_temperature, summarise_tokens
 from pyro_vdn.diagnostics.token_scores import average_log_probs, tempered
 from pyro_vdn.guides import NeuronGuide
@@ -69,27 +70,37 @@ def ensemble(members: Sequence[Draw]) -> Draw:
     return draw
 
 
-def read(draw: Draw, tokens: Tensor, *, inputs: Tensor | None = None) -> Reading:
+def read(
+    draw: Draw,
+    tokens: Tensor,
+    *,
+    inputs: Tensor | None = None,
+    readouts: ReadoutScores | None = None,
+) -> Reading:
     """Read a text, every token but the first as a target once.
 
     Args:
         draw: What draws.
         tokens: The text, `(time,)`.
         inputs: A corrupted text to read in its place, `(time,)`; targets stay those of `tokens`.
+        readouts: What scores the readouts of every batch's draws, if anything does.
 
     Returns:
         The reading; the noise is the same for every call.
     """
     averages: list[Tensor] = []
+    batches = list(evaluation_batches(tokens, BLOCK, _ROWS, inputs=inputs))
+    targets = iter(y for _, y in batches)
 
     def seen(x: Tensor) -> TokenDraws:
-        draws = draw(x)
+        draws, y = draw(x), next(targets)
         averages.append(average_log_probs(draws.log_probs).flatten(0, 1))
+        if readouts is not None:
+            readouts.update(draws.log_probs, y)
         return draws
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        batches = evaluation_batches(tokens, BLOCK, _ROWS, inputs=inputs)
         table = evaluate_token_draws(seen, batches).table
     return Reading(table, torch.cat(averages))
 

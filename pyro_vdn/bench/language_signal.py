@@ -59,6 +59,7 @@ def signal(
     """
     fitted_on = _features(chosen_on)
     areas, added, shift, tables = [], [], [], {}
+    shifted = reported_on["neurons"]
     for share in CORRUPTIONS:
         inputs = corrupted(parts, parts.test, share)
         readings = (
@@ -67,6 +68,8 @@ def signal(
             else {name: read(draws[name], parts.test, inputs=inputs) for name in draws}
         )
         table = tables[share] = readings["neurons"].table
+        if share == RECALIBRATED_AT:
+            shifted = readings["neurons"]
         features = _features(readings)
         for risk in ("nll", "wrong"):
             losses, blocks = _risk(table, risk), table["sequence"]
@@ -90,7 +93,7 @@ def signal(
         "shift": shift,
         "dose": _dose(tables),
         "groups": _groups(parts, tables[0.0]),
-        "recalibration": _recalibration(draws["neurons"], parts, chosen_on),
+        "recalibration": _recalibration(draws["neurons"], parts, chosen_on["neurons"], shifted),
     }
 
 
@@ -180,19 +183,19 @@ def _groups(parts: TextSplits, table: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _recalibration(draw: Draw, parts: TextSplits, chosen_on: Readings) -> dict[str, float]:
+def _recalibration(
+    draw: Draw, parts: TextSplits, chosen_on: Reading, shifted: Reading
+) -> dict[str, float]:
     """Return the NLL under corruption: as it is, and at temperatures of clean and shifted text."""
-    halves = [
-        read(draw, part, inputs=corrupted(parts, part, RECALIBRATED_AT))
-        for part in (parts.validation, parts.test)
-    ]
-    clean = fit_temperature(chosen_on["neurons"].log_probs, chosen_on["neurons"].targets)
-    shifted = fit_temperature(halves[0].log_probs, halves[0].targets)
+    inputs = corrupted(parts, parts.validation, RECALIBRATED_AT)
+    fitted_on = read(draw, parts.validation, inputs=inputs)
+    clean = fit_temperature(chosen_on.log_probs, chosen_on.targets)
+    after = fit_temperature(fitted_on.log_probs, fitted_on.targets)
     return {
         "corruption": RECALIBRATED_AT,
         "clean_temperature": clean,
-        "shifted_temperature": shifted,
-        "nll": scaled_nll(halves[1], 1.0),
-        "nll_at_clean_temperature": scaled_nll(halves[1], clean),
-        "nll_at_shifted_temperature": scaled_nll(halves[1], shifted),
+        "shifted_temperature": after,
+        "nll": scaled_nll(shifted, 1.0),
+        "nll_at_clean_temperature": scaled_nll(shifted, clean),
+        "nll_at_shifted_temperature": scaled_nll(shifted, after),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeGuard
 
 import torch
@@ -138,13 +137,3 @@ def _check_lengths(whole: tuple[Tensor, ...]) -> None:
 
 def _tensors(values: Sequence[object]) -> bool:
     return all(isinstance(value, Tensor) for value in values)
-
-
-@contextmanager
-def own_noise(seed: int) -> Iterator[None]:
-    """Seed torch for the length of a block, and leave the caller's random state untouched."""
-    known = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = range(torch.cuda.device_count()) if known else ()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pyro_vdn.diagnostics._checks import check_layers, check_runs
-from pyro_vdn.diagnostics._rows import Batches, Rows, check_total, own_noise
+from pyro_vdn.diagnostics._rows import Batches, Rows, check_total
 from pyro_vdn.diagnostics.statistics import UnitStatistics
 from pyro_vdn.diagnostics.use import downstream_use
-from pyro_vdn.infer.evaluating import evaluating
+from pyro_vdn.infer.evaluating import evaluating, own_noise
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.poutine import LayerRecord, record

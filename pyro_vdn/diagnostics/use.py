@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics._checks import check_layers, check_runs
-from pyro_vdn.diagnostics._rows import Batches, Rows, own_noise
+from pyro_vdn.diagnostics._rows import Batches, Rows
 from pyro_vdn.diagnostics.statistics import Use
 from pyro_vdn.infer import log_density
-from pyro_vdn.infer.evaluating import evaluating
+from pyro_vdn.infer.evaluating import evaluating, own_noise
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_positive

@@ -16,7 +16,6 @@ from pyro_vdn.diagnostics import (
     score_columns,
     summarise_tokens,
 )
-from pyro_vdn.diagnostics._rows import own_noise
 from pyro_vdn.diagnostics.token_metrics import joined, sequence_numbers
 from pyro_vdn.diagnostics.token_scores import (
     average_log_probs,
@@ -25,7 +24,7 @@ from pyro_vdn.diagnostics.token_scores import (
 )
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import TokenDraws, token_draws
-from pyro_vdn.infer.evaluating import evaluating
+from pyro_vdn.infer.evaluating import evaluating, own_noise
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.poutine import LayerRecord, record
 

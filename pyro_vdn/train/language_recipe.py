@@ -42,9 +42,13 @@ class LanguageRecipe(HyperParameters):
     r"""The recipe of `pyro_vdn.models.VariationalGPT`, at the small setting of nanoGPT.
 
     The objective is the average predictive probability of every next token over `num_particles`
-    draws, with `kl` times the KL of the neurons. Where `noise_end` is given, the noise is
-    multiplied by a factor that stays near 0 until a share `noise_begin` of the run is over and then
-    rises linearly to it.
+    draws, with `kl` times the KL of the neurons. Where that is 0 learned priors are matched to what
+    the neurons do, before every evaluation. Where `noise_end` is given, the noise is multiplied by
+    a factor that stays near 0 until a share `noise_begin` of the run is over and then rises
+    linearly to it.
+
+    By default the noise of a unit is a share of its location, drawn once per sequence, and the
+    share rises from 40 % of the run on, to 0.2.
 
     Args:
         tokenizer: ``"char"``, ``"byte"`` or ``"bpe"``.
@@ -58,6 +62,7 @@ class LanguageRecipe(HyperParameters):
         prior: Prior of the units.
         scale: What the scale of the units depends on.
         initial_scale: Scale of every unit at the start.
+        learn_scales: Whether the scales are learned, or stay as they start.
         noise_end: Factor on the scales at the end of the run; None for no annealing.
         noise_begin: Share of the run after which the factor rises, in [0, 1).
         shared: Whether all tokens of a sequence share the noise of a unit.
@@ -80,8 +85,8 @@ class LanguageRecipe(HyperParameters):
 
     Example:
         >>> recipe = LanguageRecipe()
-        >>> recipe.scale, LanguageRecipe.few_data().scale, LanguageRecipe.few_data().share
-        ('unit', 'relative', 0.1)
+        >>> recipe.noise_end, LanguageRecipe.few_data().noise_end, LanguageRecipe.few_data().share
+        (0.2, 0.9, 0.1)
 
     Source:
         Karpathy, *nanoGPT* (2022), for sizes and optimiser.
@@ -97,12 +102,13 @@ class LanguageRecipe(HyperParameters):
     width: int = 128
     neuron_layers: tuple[int, ...] | None = None
     prior: TokenPrior = "learned"
-    scale: TokenScale = "unit"
-    initial_scale: float = 0.05
-    noise_end: float | None = None
-    noise_begin: float = 0.0
-    shared: bool = False
-    kl: float = 1e-5
+    scale: TokenScale = "relative"
+    initial_scale: float = 1.0
+    learn_scales: bool = False
+    noise_end: float | None = 0.2
+    noise_begin: float = 0.4
+    shared: bool = True
+    kl: float = 0.0
     num_particles: int = 1
     max_steps: int = 2000
     batch_size: int = 12
@@ -121,20 +127,12 @@ class LanguageRecipe(HyperParameters):
 
     @classmethod
     def few_data(cls, share: float = 0.1) -> LanguageRecipe:
-        """Return the recipe for little text: rising noise in proportion to the activation.
+        """Return the recipe for little text: more noise.
 
         Args:
             share: Share of the training part that is kept.
         """
-        return cls(
-            share=share,
-            scale="relative",
-            initial_scale=1.0,
-            noise_end=0.9,
-            noise_begin=0.4,
-            shared=True,
-            kl=1e-6,
-        )
+        return cls(share=share, noise_end=0.9)
 
     def demo(self) -> LanguageRecipe:
         """Return the recipe with the budget of a demonstration: minutes on two cores."""
@@ -186,3 +184,8 @@ class LanguageRecipe(HyperParameters):
         end = 1.0 if self.noise_end is None else self.noise_end
         begun = (step / self.max_steps - self.noise_begin) / (1 - self.noise_begin)
         return max(_LEAST_NOISE, end * begun)  # at 0 there is no KL in closed form
+
+    @property
+    def matches_priors(self) -> bool:
+        """Whether priors are to be matched to what the neurons do, as no KL trains them."""
+        return self.kl == 0 and self.prior == "learned" and self.neuron_layers != ()

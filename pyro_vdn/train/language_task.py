@@ -20,13 +20,16 @@ from pyro_vdn.diagnostics import (
 )
 from pyro_vdn.train.anneal import Anneal
 from pyro_vdn.train.evaluate_tokens import TokenEvaluation, evaluate_tokens
+from pyro_vdn.train.freeze import Freeze
 from pyro_vdn.train.language_problem import (
     LanguageConfig,
     LanguageProblem,
     load_language,
     load_language_again,
 )
+from pyro_vdn.train.language_recipe import Annealed
 from pyro_vdn.train.parameters import count_parameters
+from pyro_vdn.train.prior_matching import MatchPriors
 from pyro_vdn.train.tasks import Plan, Task
 
 Program = Callable[..., Any]
@@ -65,13 +68,16 @@ class LanguageMetrics:
             "bits_per_character": self.bits_per_character,
             "kl_per_unit": sum(a.kl for a in self.layers.values()) / units if units else None,
             "active_share": active / units if units else None,
-            "layers": {
-                path: {name: getattr(layer, name) for name in _USAGE}
-                for path, layer in self.layers.items()
-            },
+            "layers": {path: _usage(layer) for path, layer in self.layers.items()},
             "parameters": self.parameters,
             "seconds": self.seconds,
         }
+
+
+def _usage(layer: LayerUsage) -> dict[str, Any]:
+    """Return what a layer's units do; ``"information"`` is the mean per unit, in nats."""
+    information = float(layer.by_unit["information"].mean())
+    return {name: getattr(layer, name) for name in _USAGE} | {"information": information}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +104,20 @@ def plan(problem: LanguageProblem, seed: int, twin: bool) -> Plan:
     options = recipe.options(seed)
     if twin:
         options = replace(options, validation_samples=1)
-    rising = () if made.noise is None else (Anneal(made.noise, "amount", recipe.noise),)
-    return Plan(made.program, recipe.loss(twin=twin), options, rising)
+    callbacks = () if twin else _callbacks(problem, made)
+    return Plan(made.program, recipe.loss(twin=twin), options, callbacks)
+
+
+def _callbacks(problem: LanguageProblem, made: Annealed) -> tuple[Any, ...]:
+    """Return what anneals the noise, holds the scales and matches the priors of neurons."""
+    recipe, callbacks = problem.recipe, list[Any]()
+    if made.noise is not None:
+        callbacks.append(Anneal(made.noise, "amount", recipe.noise))
+    if not recipe.learn_scales and recipe.neuron_layers != ():
+        callbacks.append(Freeze("posterior.raw_scale"))
+    if recipe.matches_priors:
+        callbacks.append(MatchPriors(problem.train[0], batch_size=recipe.batch_size))
+    return tuple(callbacks)
 
 
 def build(config: LanguageConfig, twin: bool, step: int | None) -> Program:

@@ -11,15 +11,19 @@ from typing import Any
 import pyro.poutine
 import pytest
 import torch
+from pyro_vdn.guides import NeuronGuide
 
 from pyro_vdn.datasets import CharTokenizer
 from pyro_vdn.errors import InputError, RunFolderError
+from pyro_vdn.infer import PACmELBO
 from pyro_vdn.poutine import record
 from pyro_vdn.train import Anneal
+from pyro_vdn.train.freeze import Freeze
 from pyro_vdn.train.language_problem import load_language
 from pyro_vdn.train.language_recipe import LanguageRecipe
 from pyro_vdn.train.language_task import TASK
 from pyro_vdn.train.predict_file import predict_file
+from pyro_vdn.train.prior_matching import MatchPriors
 from pyro_vdn.train.problem import Source
 from pyro_vdn.train.run import complete_run, rescore_run, resume_run, start_run
 from pyro_vdn.train.run_folder import load_model, read_config
@@ -28,7 +32,9 @@ from pyro_vdn.train.text_from_run import generate_text, read_text
 TEXT = "the cat sat on the mat, the dog sat on the log. " * 40
 SIZES: dict[str, Any] = {"block_size": 8, "num_layers": 2, "num_heads": 2, "width": 8}
 BUDGET: dict[str, Any] = {"max_steps": 8, "evaluate_every": 4, "warmup_steps": 1, "num_samples": 3}
-SMALL = replace(LanguageRecipe(neuron_layers=(1,), num_particles=4), **SIZES, **BUDGET)
+STEADY: dict[str, Any] = {"scale": "unit", "initial_scale": 0.05, "learn_scales": True}
+STEADY |= {"noise_end": None, "shared": False, "kl": 1e-5}
+SMALL = replace(LanguageRecipe(neuron_layers=(1,), num_particles=4), **STEADY, **SIZES, **BUDGET)
 RISING = replace(LanguageRecipe.few_data(0.5), **SIZES, **BUDGET)
 
 
@@ -58,6 +64,9 @@ def test_a_run_folder_holds_everything(folder: Path) -> None:
     assert twin["parameters"] < neurons["parameters"] < 1.15 * twin["parameters"]
     assert neurons["active_share"] > 0.5
     assert neurons["layers"].keys() == {"blocks.0.neurons", "blocks.1.neurons"}
+    usage = neurons["layers"]["blocks.0.neurons"]
+    assert usage["information"] > 0
+    assert 0 < usage["kl_per_unit"] < 3  # to a prior that is matched to the units
     assert twin["kl_per_unit"] is None
     assert twin["mutual_information"] == twin["flip_rate"] == 0
     for scores in (neurons, twin):
@@ -86,8 +95,6 @@ def test_a_loaded_model_has_the_noise_of_its_best_step(folder: Path) -> None:
         return scale_of(model)
 
     def scale_of(model: Any) -> float:
-        from pyro_vdn.guides import NeuronGuide
-
         with record() as seen, torch.no_grad():
             NeuronGuide(model)(tokens)
         return float(seen["blocks.0.neurons"].scale.mean.mean())
@@ -99,24 +106,59 @@ def test_a_loaded_model_has_the_noise_of_its_best_step(folder: Path) -> None:
     assert RISING.noise(best - 1) < RISING.noise(8) == 0.9
 
 
+def test_scales_stay_and_all_else_is_trained(folder: Path) -> None:
+    started, (model, _) = TASK.build(read_config(folder), False, None), load_model(folder)
+    before, after = (pyro.poutine.unwrap(one).state_dict() for one in (started, model))
+    same = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert same == {f"blocks.{block}.neurons.posterior.raw_scale.value" for block in (0, 1)}
+
+
 def test_noise_rises_after_a_share_of_the_run() -> None:
     recipe = LanguageRecipe(max_steps=100, noise_end=0.8, noise_begin=0.5)
     assert [recipe.noise(step) for step in (0, 50, 75, 100)] == pytest.approx(
         [1e-3, 1e-3, 0.4, 0.8]
     )
-    assert LanguageRecipe().build_model(5).noise is None
+    assert LanguageRecipe(noise_end=None).build_model(5).noise is None
+
+
+def test_recipes_are_noise_in_proportion_to_the_location_without_a_kl() -> None:
+    full, few = LanguageRecipe(), LanguageRecipe.few_data(0.1)
+    assert (full.noise_end, few.noise_end, few.share) == (0.2, 0.9, 0.1)
+    assert replace(few, noise_end=0.2, share=1.0) == full
+    program, noise = replace(few, **SIZES).build_model(5)
+    assert noise is not None
+    assert noise.amount == 0.9
+    tokens = torch.zeros(2, 8, dtype=torch.long)
+    trace = pyro.poutine.trace(NeuronGuide(program)).get_trace(tokens)
+    z, posterior = (trace.nodes["blocks.0.neurons.z"][key] for key in ("value", "fn"))
+    noise_of = ((z - posterior.mean) / posterior.stddev).abs()
+    assert torch.allclose(noise_of, noise_of[:, :1].expand_as(noise_of), rtol=1e-2)
+    expected = 0.9 * (1e-3 + (1 - 1e-3) * posterior.mean.abs())
+    assert torch.allclose(posterior.stddev, expected, rtol=1e-3)
+    loss: Any = PACmELBO(1).differentiable_loss(program, NeuronGuide(program), tokens, tokens)
+    loss.backward()
+    layer = pyro.poutine.unwrap(program).blocks[0].neurons
+    assert layer.prior.loc.grad is None  # no KL
+    assert layer.posterior.loc[0].weight.grad.any()
 
 
 def test_plans_fit_models(text: Path) -> None:
     rising, twin = (
         TASK.plan(load_language(Source(str(text)), RISING), 0, t) for t in (False, True)
     )
-    assert [type(callback) for callback in rising.callbacks] == [Anneal]
+    assert [type(callback) for callback in rising.callbacks] == [Anneal, Freeze, MatchPriors]
     assert twin.callbacks == ()
     assert (rising.options.validation_samples, twin.options.validation_samples) == (8, 1)
     assert rising.options.decay == "matrices"
     steady = TASK.plan(load_language(Source(str(text)), SMALL), 0, False)
     assert steady.callbacks == ()
+    for changes, kinds in (
+        ({"prior": "conditional"}, [Anneal, Freeze]),
+        ({"learn_scales": True}, [Anneal, MatchPriors]),
+        ({"neuron_layers": ()}, [Anneal]),
+    ):
+        other = TASK.plan(load_language(Source(str(text)), replace(RISING, **changes)), 0, False)
+        assert [type(callback) for callback in other.callbacks] == kinds
     assert steady.loss.num_particles == 4
     states = [pyro.poutine.unwrap(plan.model).state_dict() for plan in (rising, twin)]
     assert all(torch.equal(states[0][name], value) for name, value in states[1].items())

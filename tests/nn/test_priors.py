@@ -1,4 +1,4 @@
-"""The conditional prior of low rank: its maps, its start, and what it costs."""
+"""Priors of neurons: the conditional one of low rank, and setting the learned one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn import ConditionalNormal, VariationalNeurons
+from pyro_vdn.nn import ConditionalNormal, LearnedNormal, VariationalNeurons
 from pyro_vdn.testing import randomise
 
 WIDTH, UNITS = 6, 5
@@ -60,3 +60,35 @@ def test_it_starts_as_one_normal_for_all(initial_scale: float, rank: int | None)
 def test_a_rank_is_positive() -> None:
     with pytest.raises(InputError, match=r"^rank: expected"):
         ConditionalNormal(rank=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("floor", [1e-3, 0.5])
+@pytest.mark.parametrize("latent_dim", [1, 3])
+def test_a_learned_prior_is_what_it_is_set_to(
+    latent_dim: int, floor: float, dtype: torch.dtype
+) -> None:
+    learned = LearnedNormal(min_scale=floor)
+    layer = VariationalNeurons(WIDTH, UNITS, latent_dim=latent_dim, prior=learned).to(dtype)
+    held = dict(learned.named_parameters())
+    shape = (UNITS,) if latent_dim == 1 else (UNITS, latent_dim)
+    loc = torch.randn(shape, dtype=dtype)
+    scale = floor + torch.rand(shape, dtype=dtype)
+    learned.assign_(loc.flatten(), scale.flatten())
+    found = layer.prior(torch.zeros(2, WIDTH, dtype=dtype))
+    torch.testing.assert_close(found.mean, loc)
+    torch.testing.assert_close(found.stddev, scale)
+    assert found.mean.dtype == dtype
+    assert all(value is held[name] for name, value in learned.named_parameters())
+    assert all(value.is_leaf and value.requires_grad for value in held.values())
+
+
+def test_a_learned_prior_keeps_its_floor() -> None:
+    learned = LearnedNormal(min_scale=0.25)
+    layer = VariationalNeurons(WIDTH, UNITS, prior=learned)
+    learned.assign_(torch.ones(UNITS), torch.tensor([0.1, 0.25, 0.2500001, 0.0, 4.0]))
+    found = layer.prior(torch.zeros(1, WIDTH)).stddev
+    torch.testing.assert_close(
+        found, torch.tensor([0.25, 0.25, 0.25, 0.25, 4.0]), atol=2e-6, rtol=0
+    )
+    assert (found > 0.25).all()

@@ -96,7 +96,7 @@ def _read(text: Path, prompt: str | None) -> str:
         raise InputError(
             "--prompt", expected="none beside --text", got=repr(prompt), hint="leave one of them"
         )
-    return load_text(text if text.exists() else str(text)).content
+    return load_text(text).content
 
 
 def _write_page(html: Path, written: RunText, by: str) -> None:

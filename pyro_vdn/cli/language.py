@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,5 +90,5 @@ def _place(text: str) -> str:
     """Return a text's name, or its file's whole path, so that the run finds it from anywhere."""
     from pyro_vdn.datasets import TEXT_NAMES
 
-    known = text in TEXT_NAMES or not Path(text).exists()
+    known = text in TEXT_NAMES or not os.path.exists(text)
     return text if known else str(Path(text).resolve())

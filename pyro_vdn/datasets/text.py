@@ -93,7 +93,7 @@ def load_text(name_or_path: str | os.PathLike[str] = "pydoc") -> Text:
 
 
 def _from_file(path: Path) -> Text:
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path's, False for a name that is too long
         raise InputError(
             f"text {str(path)!r}",
             expected=f"{', '.join(map(repr, TEXT_NAMES))} or the path of a file",

@@ -94,6 +94,7 @@ def test_a_text_is_read(place: Path, tmp_path: Path) -> None:
         (["--prompt", "a", "--by", "surprise"], "--by: expected one of ('mutual_information'"),
         (["--prompt", "a", "--text", "cats.txt"], "--prompt: expected none beside --text, got 'a'"),
         (["--text", "missing.txt"], "no file at that path"),
+        (["--text", 300 * "a"], "no file at that path"),  # longer than a name may be
         (["--text", "latin1.txt"], "byte 0xe9 at offset 3"),
         (["--text", "empty.txt"], "expected some text, got an empty one"),
     ],
@@ -112,6 +113,7 @@ def test_bad_input_of_generate_is_refused(
     ("arguments", "text"),
     [
         (["--text", "missing.txt"], "'pydoc', 'tinyshakespeare' or the path of a file"),
+        (["--text", 300 * "a"], "no file at that path"),  # longer than a name may be
         (["--text", "latin1.txt"], "byte 0xe9 at offset 3"),
         (["--text", "cats.txt", "--tokenizer", "word"], "'word'"),
         (["--text", "cats.txt", "--share", "0"], "train_share"),

@@ -18,7 +18,7 @@ from pyro_vdn.datasets.text_splits import (
     text_splits,
 )
 from pyro_vdn.datasets.token_blocks import TokenBlocks, evaluation_batches
-from pyro_vdn.datasets.token_shift import FREQUENCY_GROUPS, TokenGroups, corrupt_tokens, rare_tokens
+from pyro_vdn.datasets.token_shift import corrupt_tokens
 from pyro_vdn.datasets.tokenizers import (
     ByteTokenizer,
     CharTokenizer,
@@ -31,7 +31,6 @@ from pyro_vdn.datasets.windows import Windows, WindowSplits, forecasting_windows
 __all__ = [
     "DATASETS",
     "ETT_HOURLY",
-    "FREQUENCY_GROUPS",
     "SERIES_NAMES",
     "TEXT_NAMES",
     "TOKENIZER_KINDS",
@@ -54,7 +53,6 @@ __all__ = [
     "TextSpans",
     "TextSplits",
     "TokenBlocks",
-    "TokenGroups",
     "Tokenizer",
     "WindowSplits",
     "Windows",
@@ -69,7 +67,6 @@ __all__ = [
     "load_text",
     "load_uci",
     "percent_borders",
-    "rare_tokens",
     "read_csv_series",
     "read_csv_table",
     "read_dataset",

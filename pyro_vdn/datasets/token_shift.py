@@ -1,16 +1,12 @@
-"""Shifts of token sequences: corrupted contexts, and targets that are rare or common."""
+"""Shifts of token sequences: corrupted contexts."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pyro_vdn.datasets.token_checks import require_tokens
 from pyro_vdn.errors import InputError
-
-FREQUENCY_GROUPS = ("rare", "medium", "common")
 
 
 def corrupt_tokens(tokens: Tensor, share: float, vocab_size: int, *, seed: int) -> Tensor:
@@ -66,87 +62,3 @@ def corrupt_tokens(tokens: Tensor, share: float, vocab_size: int, *, seed: int) 
     corrupted = tokens.flatten().to("cpu", torch.long, copy=True)
     corrupted[places] = (corrupted[places] + offsets[places]) % vocab_size
     return corrupted.view(tokens.shape).to(tokens)
-
-
-@dataclass(frozen=True, eq=False)
-class TokenGroups:
-    """Groups of the tokens of a vocabulary.
-
-    Args:
-        labels: The group of every token, int64 `(vocab_size,)`.
-        names: The names of the groups, lowest label first.
-
-    Example:
-        >>> groups = TokenGroups(torch.tensor([1, 0, 0]), ("rare", "common"))
-        >>> groups.of(torch.tensor([[0, 2]]))
-        tensor([[1, 0]])
-    """
-
-    labels: Tensor
-    names: tuple[str, ...]
-
-    def of(self, tokens: Tensor) -> Tensor:
-        """Say which group each token belongs to.
-
-        Args:
-            tokens: Tokens of any shape.
-
-        Returns:
-            The label of each, int64, of the same shape.
-
-        Raises:
-            InputError: If they are not tokens of the vocabulary.
-        """
-        require_tokens("tokens", tokens, len(self.labels))
-        return self.labels[tokens.long()]
-
-
-def rare_tokens(
-    train_tokens: Tensor, vocab_size: int, *, rare: float = 0.1, common: float = 0.5
-) -> TokenGroups:
-    """Divide a vocabulary into rare, medium and common tokens by their frequency in training.
-
-    Let `m(c)` be the share of the training tokens whose own count is at most `c`. A token of count
-    `c` is rare if `m(c) <= rare`: rare tokens make up at most that share of the training text, and
-    tokens that never occur are rare. It is common if the more frequent ones make up less than
-    `common`, `1 - m(c) < common`. Tokens of equal count are in the same group.
-
-    Args:
-        train_tokens: The tokens of the training part, of any shape.
-        vocab_size: Number of tokens.
-        rare: Share of the training text, at most, that rare tokens make up.
-        common: Share of the training text that common ones reach.
-
-    Returns:
-        Labels 0 rare, 1 medium, 2 common, `(vocab_size,)`.
-
-    Raises:
-        InputError: If the tokens are not of the vocabulary or there are none, or the shares are
-            not positive with a sum of at most 1.
-
-    Example:
-        >>> tokens = torch.tensor([0] * 6 + [1] * 3 + [2])
-        >>> rare_tokens(tokens, 4).labels  # token 3 never occurs
-        tensor([2, 1, 0, 0])
-    """
-    if not (rare > 0 and common > 0 and rare + common <= 1):
-        raise InputError(
-            "shares of the training text",
-            expected="rare and common above 0, together at most 1",
-            got=f"rare={rare}, common={common}",
-            hint="rare=0.1, common=0.5",
-        )
-    require_tokens("train_tokens", train_tokens, vocab_size)
-    if train_tokens.numel() == 0:
-        raise InputError(
-            "train_tokens", expected="at least one token", got="none", hint="splits.train"
-        )
-    counts = torch.bincount(train_tokens.flatten().long(), minlength=vocab_size)  # (vocab_size,)
-    ordered, _ = counts.sort()
-    at_most = torch.searchsorted(ordered, counts, right=True)  # tokens of no larger count
-    mass = ordered.cumsum(0)[at_most - 1].double()  # training tokens of such a count or less
-    total = train_tokens.numel()
-    labels = torch.ones_like(counts)
-    labels[total - mass < common * total] = 2
-    labels[mass <= rare * total] = 0
-    return TokenGroups(labels, FREQUENCY_GROUPS)

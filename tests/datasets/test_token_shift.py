@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyro_vdn.datasets import TokenBlocks, TokenGroups, corrupt_tokens, rare_tokens
+from pyro_vdn.datasets import TokenBlocks, corrupt_tokens
 from pyro_vdn.errors import InputError
 
 
@@ -75,78 +75,9 @@ def test_vocabulary_with_another_token():
         corrupt_tokens(torch.arange(5), 0.5, 4, seed=0)
 
 
-def brute_force(tokens, vocab_size, rare, common):
-    counts = [tokens.tolist().count(token) for token in range(vocab_size)]
-    labels = []
-    for count in counts:
-        at_most = sum(other for other in counts if other <= count)
-        above = sum(other for other in counts if other > count)
-        labels.append(
-            0 if at_most <= rare * len(tokens) else 2 * (above < common * len(tokens)) or 1
-        )
-    return labels
-
-
-@pytest.mark.parametrize(("rare", "common"), [(0.1, 0.5), (0.25, 0.75), (0.02, 0.2)])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_groups_by_brute_force(rare, common, seed):
-    generator = torch.Generator().manual_seed(seed)
-    tokens = (30 * torch.rand(400, generator=generator) ** 3).long()
-    groups = rare_tokens(tokens, 33, rare=rare, common=common)
-    assert groups.names == ("rare", "medium", "common")
-    assert groups.labels.tolist() == brute_force(tokens, 33, rare, common)
-    labels = groups.of(tokens)
-    assert (labels == 0).double().mean() <= rare
-    assert (labels == 2).double().mean() >= common
-    assert bool((groups.labels[30:] == 0).all())  # they never occur
-
-
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
 def test_tokens_of_any_integer_type(dtype):
     tokens = torch.arange(7).repeat_interleave(torch.arange(7))
-    labels = rare_tokens(tokens, 7).labels
-    assert torch.equal(rare_tokens(tokens.to(dtype), 7).labels, labels)
     noisy = corrupt_tokens(tokens.to(dtype), 0.3, 7, seed=0)
     assert noisy.dtype == dtype
     assert torch.equal(noisy.long(), corrupt_tokens(tokens, 0.3, 7, seed=0))
-
-
-def test_tokens_of_equal_count_are_together():
-    groups = rare_tokens(torch.arange(10).repeat(3), 12, rare=0.3, common=0.5)
-    assert groups.labels.tolist() == [2] * 10 + [0] * 2
-
-
-@pytest.mark.parametrize(
-    ("counts", "labels"),
-    [
-        ([5, 4, 1, 0], [2, 1, 0, 0]),  # the first alone reaches a half, the third is a tenth
-        ([4, 4, 2, 0], [2, 2, 1, 0]),
-        ([10, 0, 0, 0], [2, 0, 0, 0]),
-    ],
-)
-def test_shares_are_reached_exactly(counts, labels):
-    tokens = torch.arange(4).repeat_interleave(torch.tensor(counts))
-    assert rare_tokens(tokens, 4, rare=0.1, common=0.5).labels.tolist() == labels
-
-
-def test_labels_of_targets_have_their_shape():
-    groups = TokenGroups(torch.tensor([2, 1, 0]), ("rare", "medium", "common"))
-    assert groups.of(torch.tensor([[0, 2], [1, 1]], dtype=torch.int32)).tolist() == [[2, 0], [1, 1]]
-    with pytest.raises(InputError, match="tokens: expected tokens in 0 to 2, got 3"):
-        groups.of(torch.tensor([3]))
-
-
-@pytest.mark.parametrize(("rare", "common"), [(0.6, 0.5), (0.0, 0.5), (0.1, 0.0)])
-def test_shares_of_the_training_text(rare, common):
-    message = (
-        rf"shares of the training text: .*together at most 1, got rare={rare}, common={common}"
-    )
-    with pytest.raises(InputError, match=message):
-        rare_tokens(torch.arange(5), 5, rare=rare, common=common)
-
-
-def test_no_training_tokens():
-    with pytest.raises(InputError, match="train_tokens: expected at least one token, got none"):
-        rare_tokens(torch.empty(0, dtype=torch.long), 5)
-    with pytest.raises(InputError, match="train_tokens: expected tokens in 0 to 3"):
-        rare_tokens(torch.arange(5), 4)

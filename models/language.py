@@ -22,7 +22,7 @@ from pyro_vdn.nn import (
     VariationalNeurons,
 )
 from pyro_vdn.nn.shapes import check_choice, check_positive
-from pyro_vdn.nn.tokens import check_tokens
+from pyro_vdn.tokens import check_sequences
 
 TokenPrior = Literal["standard", "learned", "conditional"]
 #: Scales of a posterior that cost little: a full map of the input would be a layer of its own.
@@ -145,9 +145,9 @@ class VariationalGPT(PyroModule):
         Returns:
             The tokens after each, `(..., rows, time)`.
         """
-        check_tokens("tokens", tokens, self.vocab_size, self.block_size)
+        check_sequences("tokens", tokens, self.vocab_size, self.block_size)
         if targets is not None:
-            check_tokens("targets", targets, self.vocab_size, self.block_size, like=tokens)
+            check_sequences("targets", targets, self.vocab_size, self.block_size, like=tokens)
             targets = targets.long()
         tokens = tokens.long()  # such as bytes: tables are read at nothing smaller than an int
         rows, time = tokens.shape[-2:]

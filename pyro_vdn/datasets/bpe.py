@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vdn.datasets.token_checks import require_sequence
 from pyro_vdn.datasets.utf8 import shown, utf8
 from pyro_vdn.errors import InputError
+from pyro_vdn.tokens import check_sequence
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class BPETokenizer:
         Raises:
             InputError: If they are not one sequence of tokens of this vocabulary.
         """
-        require_sequence("tokens", tokens, self.vocab_size)
+        check_sequence("tokens", tokens, self.vocab_size)
         return b"".join(self._words[token] for token in tokens.tolist()).decode("utf-8", "replace")
 
     def token(self, index: int) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_vdn.datasets.token_checks import require_sequence
 from pyro_vdn.errors import InputError
+from pyro_vdn.tokens import check_sequence
 
 
 class TokenBlocks(Dataset[tuple[Tensor, Tensor]]):
@@ -133,10 +133,10 @@ def _batches(
 
 
 def _paired(tokens: Tensor, inputs: Tensor | None) -> Tensor:
-    require_sequence("tokens", tokens)
+    check_sequence("tokens", tokens)
     if inputs is None:
         return tokens
-    require_sequence("inputs", inputs)
+    check_sequence("inputs", inputs)
     if inputs.shape != tokens.shape:
         raise InputError(
             "inputs",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_vdn.datasets.token_checks import require_tokens
 from pyro_vdn.errors import InputError
+from pyro_vdn.tokens import check_tokens
 
 
 def corrupt_tokens(tokens: Tensor, share: float, vocab_size: int, *, seed: int) -> Tensor:
@@ -53,7 +53,7 @@ def corrupt_tokens(tokens: Tensor, share: float, vocab_size: int, *, seed: int) 
             got=str(vocab_size),
             hint="tokenizer.vocab_size",
         )
-    require_tokens("tokens", tokens, vocab_size)
+    check_tokens("tokens", tokens, vocab_size)
     generator = torch.Generator().manual_seed(seed)
     count = tokens.numel()
     # Both are drawn for all places, whatever the share, so that shares are nested.

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.datasets.checks import unknown_name
-from pyro_vdn.datasets.token_checks import require_sequence
 from pyro_vdn.datasets.utf8 import shown, utf8
 from pyro_vdn.errors import InputError
+from pyro_vdn.tokens import check_sequence
 
 
 @runtime_checkable
@@ -134,7 +134,7 @@ class CharTokenizer:
         Raises:
             InputError: If they are not one sequence of tokens of this alphabet.
         """
-        require_sequence("tokens", tokens, self.vocab_size)
+        check_sequence("tokens", tokens, self.vocab_size)
         codes = _codes(self.alphabet)[tokens.cpu().numpy()]
         content: bytes = codes.tobytes()
         return content.decode("utf-32-le", "surrogatepass")
@@ -209,7 +209,7 @@ class ByteTokenizer:
         Raises:
             InputError: If they are not one sequence of bytes.
         """
-        require_sequence("tokens", tokens, 256)
+        check_sequence("tokens", tokens, 256)
         return bytes(tokens.tolist()).decode("utf-8", "replace")
 
     def token(self, index: int) -> str:

@@ -44,7 +44,7 @@ def study(parts: TextSplits) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(language_training, "_WARMUP", 1)
         patch.setattr(language_training, "_RATE", 2e-2)
-        trained = train(neurons, parts.train, parts.tokenizer.vocab_size, 0, steps=80).model
+        trained = train(neurons, parts.train, parts.tokenizer.vocab_size, 0, steps=40).model
     draws = {"neurons": drawing(neurons, trained, 4), "dropout": draw(dropout, 4)}
     draws["ensemble"] = ensemble([draw(TWIN, 1) for _ in range(2)])
     with pytest.MonkeyPatch.context() as patch:

@@ -15,6 +15,7 @@ from pyro_vdn.bench.results import environment
 from pyro_vdn.datasets import TextSplits, TokenBlocks, load_text, text_splits
 from pyro_vdn.decision import Readout, ReadoutScores, SelectionScore
 from pyro_vdn.guides import NeuronGuide
+from pyro_vdn.nn.shapes import check_choice
 from pyro_vdn.train.evaluate_tokens import evaluate_tokens
 
 NUM_SAMPLES = 16
@@ -22,6 +23,7 @@ EQUAL_COST = len(MEMBERS)
 """Draws that cost as many passes as the ensemble has members."""
 ABLATED = 0
 """Seed of the ablations."""
+ABLATION_SAMPLES = 8
 _USAGE_BLOCKS = 100
 
 
@@ -51,19 +53,25 @@ def bench_language(
         "environment": environment(),
         "draws": NUM_SAMPLES,
         "runs": [],
+        "ablations": [],
         "readouts": [],
         "signals": [],
     }
     for name in settings:
+        check_choice("settings", name, tuple(SETTINGS))
         for seed in seeds:
             study = _Study(name, models, seed)
+            place = {"setting": name, "seed": seed}
             for method, metrics in study.runs():
-                run = {"setting": name, "method": method, "seed": seed, "metrics": metrics}
-                results["runs"].append(run)
+                results["runs"].append(place | {"method": method, "metrics": metrics})
             for row in study.readouts():
-                results["readouts"].append({"setting": name, "seed": seed, **row})
-            results["signals"].append({"setting": name, "seed": seed, **study.signal()})
+                results["readouts"].append(place | row)
+            results["signals"].append(place | study.signal())
             on_run(results)
+            if seed == ABLATED:
+                for method, metrics in study.ablations():
+                    results["ablations"].append(place | {"method": method, "metrics": metrics})
+                on_run(results)
     return results
 
 
@@ -81,12 +89,9 @@ class _Study:
 
     def runs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Train, read and score every method; then what needs several of them."""
-        ablations = self.setting.ablations if self.seed == ABLATED else {}
-        for name, method in (*self.setting.methods.items(), *ablations.items()):
-            result = self._trained(name, method, self.seed)
-            draw = drawing(method, result.model, 1 if method is TWIN else NUM_SAMPLES)
-            facts = {"parameters": result.parameters, "train_seconds": result.seconds}
-            yield name, {**self._scored(name, draw), **facts, **self._usage(method, result)}
+        for name, method in self.setting.methods.items():
+            result, metrics = self._run(name, method, 1 if method is TWIN else NUM_SAMPLES)
+            yield name, metrics
             if name == "neurons":
                 few = drawing(method, result.model, EQUAL_COST)
                 yield f"neurons, {EQUAL_COST} draws", self._scored(None, few)
@@ -110,6 +115,21 @@ class _Study:
         vocabulary = self.parts.tokenizer.vocab_size
         label = f"{self.name}-{name}".replace(" ", "-").replace(",", "")
         return trained(method, label, self.parts.train, vocabulary, seed, self.models)
+
+    def ablations(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Train, read and score what is varied about the neurons, with fewer draws."""
+        for name in ("neurons", *self.setting.ablations):
+            method = (self.setting.methods | self.setting.ablations)[name]
+            draws = 1 if method.units == "points" else ABLATION_SAMPLES
+            yield name, self._run(name, method, draws, keep=False)[1]
+
+    def _run(
+        self, name: str, method: LanguageMethod, draws: int, *, keep: bool = True
+    ) -> tuple[Trained, dict[str, Any]]:
+        result = self._trained(name, method, self.seed)
+        scored = self._scored(name if keep else None, drawing(method, result.model, draws))
+        facts = {"parameters": result.parameters, "train_seconds": result.seconds}
+        return result, {**scored, **facts, **self._usage(method, result)}
 
     def readouts(self) -> Iterator[dict[str, Any]]:
         """Choose a readout of the neurons' draws by each published score on one half."""

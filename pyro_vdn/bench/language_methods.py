@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pyro.poutine.messenger import Messenger
 from torch import nn
@@ -13,30 +13,38 @@ from torch import nn
 from pyro_vdn.models import VariationalGPT
 from pyro_vdn.poutine import deterministic, dropout, kl_weight, scale_noise, share_noise
 
-Effects = Callable[[float], Sequence[Messenger]]
+Units = Literal["points", "dropout", "neurons"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LanguageMethod:
     """A way to train and read one network.
 
     Args:
-        effects: From the share of the run that is over, in [0, 1], to the effects in force, the
-            outermost first; those of 1 are in force at evaluation.
+        units: What the hidden units are: points, points with dropout, or neurons.
+        amount: Probability of dropping, or factor on the neurons' scale, at the end of the run; it
+            rises linearly to there.
+        start: Share of the run after which it rises.
+        shared: Whether a unit's noise is the same at all tokens of a sequence.
+        kl: Weight of the KL at the end of the run, annealed likewise from its beginning.
+        learn_scales: Whether the scales of the neurons are learned, or stay as they start.
         model: Arguments of `VariationalGPT`.
         steps: Training steps, as a multiple of the common number.
-        learn_scales: Whether the scales of the neurons are learned, or stay as they start.
 
     Example:
-        >>> method = LanguageMethod(effects=lambda progress: [dropout(p=0.1 * progress)])
-        >>> with method.at(0.5):
-        ...     pass
+        >>> method = LanguageMethod(units="dropout", amount=0.2, start=0.5)
+        >>> [effect.p for progress in (0.5, 1.0) for effect in method.effects(progress)[1:]]
+        [0.0, 0.2]
     """
 
-    effects: Effects
+    units: Units
+    amount: float = 0.0
+    start: float = 0.4
+    shared: bool = True
+    kl: float = 0.0
+    learn_scales: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     steps: float = 1.0
-    learn_scales: bool = True
 
     def build(self, vocab_size: int) -> VariationalGPT:
         """Make the network, in single precision."""
@@ -49,6 +57,21 @@ class LanguageMethod:
         return [
             value for name, value in named if self.learn_scales or "posterior.raw_scale" not in name
         ]
+
+    def effects(self, progress: float) -> Sequence[Messenger]:
+        """Return the effects in force at a share of the run, the outermost first.
+
+        Those at 1 are in force at evaluation.
+        """
+        if self.units == "points":
+            return [deterministic()]
+        sharing = [share_noise()] if self.shared else []
+        amount = ramp(progress, self.amount, start=self.start)
+        if self.units == "dropout":
+            return [*sharing, dropout(p=amount)]
+        # At exactly 0 there is no KL in closed form.
+        noise = scale_noise(factor=max(amount, 1e-3))
+        return [kl_weight(weight=ramp(progress, self.kl)), *sharing, noise]
 
     def at(self, progress: float) -> ExitStack:
         """Return a context with the effects in force at a share of the run."""
@@ -63,49 +86,22 @@ def ramp(progress: float, end: float, *, start: float = 0.0) -> float:
     return end * max(0.0, (progress - start) / (1 - start))
 
 
-def _dropping(end: float, *, start: float, shared: bool) -> Effects:
-    """Return dropout of the hidden units, annealed to a probability."""
-
-    def effects(progress: float) -> Sequence[Messenger]:
-        return [*_sharing(shared), dropout(p=ramp(progress, end, start=start))]
-
-    return effects
-
-
-def _annealed(end: float, *, start: float, shared: bool, kl: float = 0.0) -> Effects:
-    """Return noise annealed to a multiple of the posterior's scale, with a weighted KL."""
-
-    def effects(progress: float) -> Sequence[Messenger]:
-        # At exactly 0 there is no KL in closed form.
-        noise = scale_noise(factor=max(ramp(progress, end, start=start), 1e-3))
-        return [kl_weight(weight=ramp(progress, kl)), *_sharing(shared), noise]
-
-    return effects
-
-
-def _sharing(shared: bool) -> list[Messenger]:
-    return [share_noise()] if shared else []
-
-
-def _twin(progress: float) -> Sequence[Messenger]:
-    return [deterministic()]
-
-
 _POINTS = {"prior": "standard"}
 _RELATIVE = {"scale": "relative", "initial_scale": 1.0}
 
 
-def _noisy(end: float, *, start: float = 0.4, shared: bool = True, **model: Any) -> LanguageMethod:
-    """Return neurons whose scale is a share of their location, annealed to `end`."""
-    effects = _annealed(end, start=start, shared=shared)
-    return LanguageMethod(effects, _RELATIVE | model, learn_scales=False)
+def _noisy(amount: float, **changed: Any) -> LanguageMethod:
+    """Return neurons whose scale is a share of their location, not learned."""
+    model = _RELATIVE | changed.pop("model", {})
+    return LanguageMethod(units="neurons", amount=amount, model=model, **changed)
 
 
-def _dropped(p: float, *, start: float = 0.4, shared: bool = True) -> LanguageMethod:
-    return LanguageMethod(_dropping(p, start=start, shared=shared), _POINTS)
+def _dropped(p: float) -> LanguageMethod:
+    return LanguageMethod(units="dropout", amount=p, model=_POINTS)
 
 
-TWIN = LanguageMethod(_twin, _POINTS)
+TWIN = LanguageMethod(units="points", model=_POINTS)
+_AS_LONG = LanguageMethod(units="points", model=_POINTS, steps=1.15)
 
 
 @dataclass(frozen=True)
@@ -133,18 +129,18 @@ SETTINGS = {
         "all the text",
         1.0,
         {"twin": TWIN, "dropout": _dropped(0.04), "neurons": _noisy(0.2)},
+        {"twin, as many seconds": _AS_LONG},
     ),
     "tenth": Setting(
         "10 % of the text",
         0.1,
         {"twin": TWIN, "dropout": _dropped(0.45), "neurons": _noisy(0.9)},
         {
+            "twin, as many seconds": _AS_LONG,
             "neurons, noise of each token": _noisy(0.9, shared=False),
-            "neurons, learned scale and KL": LanguageMethod(
-                _annealed(0.9, start=0.4, shared=True, kl=1e-6), _RELATIVE
-            ),
+            "neurons, learned scale and KL": _noisy(0.9, kl=1e-6, learn_scales=True),
             **{
-                f"neurons in block {layer} alone": _noisy(0.9, neuron_layers=(layer,))
+                f"neurons in block {layer} alone": _noisy(0.9, model={"neuron_layers": (layer,)})
                 for layer in range(4)
             },
         },

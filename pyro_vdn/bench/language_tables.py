@@ -10,6 +10,7 @@ from pyro_vdn.bench.results import Estimate, collect
 
 Results = Mapping[str, Any]
 _COLUMNS = {
+    "nll_whole": "NLL, both halves",
     "nll": "NLL",
     "scaled_nll": "NLL at its temperature",
     "ece": "ECE",
@@ -46,9 +47,14 @@ def _cell(runs: Sequence[Mapping[str, Any]], method: str, metric: str) -> str:
     if method == "twin" or metric == "mutual_information":
         return f"{mean:.4f}"
     if method == "ensemble":  # the same networks for all seeds
-        return f"{mean:.4f} ({Estimate.of(differences).mean:+.4f})"
-    difference = Estimate.of(differences)
-    return f"{mean:.4f} ({difference.mean:+.4f} ± {difference.standard_error:.4f})"
+        return f"{mean:.4f} ({_signed([sum(differences) / len(differences)])})"
+    return f"{mean:.4f} ({_signed(differences)})"
+
+
+def _signed(values: Sequence[float]) -> str:
+    """Return mean ± standard error with the sign of the mean; one value has no error."""
+    estimate = Estimate.of(values)
+    return f"{'' if estimate.mean < 0 else '+'}{estimate}"
 
 
 def _by_seed(runs: Sequence[Mapping[str, Any]], method: str, metric: str) -> dict[int, float]:
@@ -89,15 +95,76 @@ def signal_table(results: Results, risk: str = "wrong") -> str:
 
 def _area(rows: Sequence[Mapping[str, Any]], share: float, baseline: bool) -> str:
     what = "aurc" if baseline else "difference"
-    here = Estimate.of([row[what][0] for row in rows if row["corruption"] == share])
-    return f"**{here.mean:.4f}**" if baseline else f"{here.mean:+.4f} ± {here.standard_error:.4f}"
+    here = [row[what][0] for row in rows if row["corruption"] == share]
+    return f"**{Estimate.of(here).mean:.4f}**" if baseline else _signed(here)
 
 
 def _saved(rows: Sequence[Mapping[str, Any]], share: float) -> str:
     here = [row["saved"] for row in rows if row["corruption"] == share]
-    mean = Estimate.of([saved[0] for saved in here])
     clear = sum(saved[1] > 0 for saved in here)
-    return f"{mean.mean:+.4f} ± {mean.standard_error:.4f} (clear in {clear} of {len(here)})"
+    return f"{_signed([saved[0] for saved in here])} (clear in {clear} of {len(here)})"
+
+
+def shift_table(results: Results) -> str:
+    """Return what neurons say of text whose context is corrupted: means and errors over seeds.
+
+    Args:
+        results: What `bench_language` returned.
+    """
+    columns = {"nll": "NLL", "entropy": "entropy", "mutual_information": "MI", "kl": "KL"}
+    head = ["trained on", "corrupted", *columns.values()]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for name, setting in SETTINGS.items():
+        found = [signal for signal in results["signals"] if signal["setting"] == name]
+        rows = [row for signal in found for row in signal["shift"] if row["method"] == "neurons"]
+        for share in dict.fromkeys(row["corruption"] for row in rows):
+            own = [row for row in rows if row["corruption"] == share]
+            cells = [str(Estimate.of([row[column] for row in own])) for column in columns]
+            lines.append("| " + " | ".join([setting.what, f"{share:.0%}", *cells]) + " |")
+    return "\n".join(lines)
+
+
+def readout_table(results: Results) -> str:
+    """Return what a readout chosen on one half has on the other, beside the mean probability.
+
+    Args:
+        results: What `bench_language` returned.
+    """
+    head = ["trained on", "chosen by", "readout", "that score", "of the mean probability", "NLL"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for name, setting in SETTINGS.items():
+        rows = [row for row in results["readouts"] if row["setting"] == name]
+        for by in dict.fromkeys(row["by"] for row in rows):
+            own = [row for row in rows if row["by"] == by]
+            best = [row for row in own if row["chosen"]]
+            names = dict.fromkeys(_readout(row["readout"]) for row in best)
+            plain = [row for row in own if _readout(row["readout"]) == "mean probability at 1.0"]
+            cells = [
+                str(Estimate.of([row[by] for row in best])),
+                str(Estimate.of([row[by] for row in plain])),
+                str(Estimate.of([row["nll"] for row in best])),
+            ]
+            lines.append("| " + " | ".join([setting.what, by, ", ".join(names), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _readout(readout: Mapping[str, Any]) -> str:
+    return f"{readout['name'].replace('_', ' ')} at {readout['temperature']}"
+
+
+def ablation_table(results: Results) -> str:
+    """Return what becomes of the neurons when one thing about them is changed, for one seed.
+
+    Args:
+        results: What `bench_language` returned.
+    """
+    head = ["", *_COLUMNS.values(), "flip rate"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for run in results["ablations"]:
+        metrics = run["metrics"]
+        cells = [f"{metrics[name]:.4f}" for name in (*_COLUMNS, "flip_rate")]
+        lines.append("| " + " | ".join([run["method"], *cells]) + " |")
+    return "\n".join(lines)
 
 
 def language_speed_table(results: Results) -> str:

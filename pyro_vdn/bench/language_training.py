@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from pyro_vdn.bench.language_methods import LanguageMethod
 from pyro_vdn.control import match_priors
+from pyro_vdn.errors import InputError
 from pyro_vdn.files import replacing
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer import LocalELBO
@@ -149,10 +152,15 @@ def trained(
 
     Returns:
         The network and what it took.
+
+    Raises:
+        InputError: For weights in the folder that were made otherwise.
     """
     weights, facts = folder / f"{name}-{seed}.safetensors", folder / f"{name}-{seed}.json"
+    made_of = fingerprint(method, tokens, steps)
     if facts.exists():
         known = json.loads(facts.read_text())
+        _check_same(facts, known["made_of"], made_of)
         model = method.build(vocab_size)
         model.load_state_dict(load_file(weights))
         return Trained(model.eval(), known["seconds"], known["parameters"])
@@ -160,6 +168,31 @@ def trained(
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(weights) as place:
         save_file(result.model.state_dict(), place)
+    cost = {"seconds": result.seconds, "parameters": result.parameters}
     with replacing(facts) as place:
-        place.write_text(json.dumps({"seconds": result.seconds, "parameters": result.parameters}))
+        place.write_text(json.dumps({"made_of": made_of, **cost}))
     return result
+
+
+def fingerprint(method: LanguageMethod, tokens: Tensor, steps: int) -> dict[str, Any]:
+    """Return what weights were made of, ready for JSON.
+
+    Args:
+        method: The method.
+        tokens: The training text, `(time,)`.
+        steps: Common number of steps.
+    """
+    text = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
+    made_of: dict[str, Any] = json.loads(json.dumps(asdict(method)))
+    return {**made_of, "common_steps": steps, "text": text}
+
+
+def _check_same(facts: Path, known: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differs = [name for name in wanted if known.get(name) != wanted[name]]
+    if differs:
+        raise InputError(
+            str(facts),
+            expected=f"weights with {differs[0]} = {wanted[differs[0]]!r}",
+            got=repr(known.get(differs[0])),
+            hint="--models with a new folder",
+        )

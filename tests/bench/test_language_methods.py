@@ -50,7 +50,7 @@ def test_the_twin_is_points_all_along() -> None:
 @pytest.mark.parametrize("learned", [False, True])
 def test_scales_are_learned_where_that_is_asked(learned: bool) -> None:
     small = {"block_size": 8, "num_layers": 2, "num_heads": 2, "width": 8}
-    method = LanguageMethod(TWIN.effects, small, learn_scales=learned)
+    method = LanguageMethod(units="points", model=small, learn_scales=learned)
     model = method.build(5)
     trained = {id(value) for value in method.learned(model)}
     left = {name for name, value in model.named_parameters() if id(value) not in trained}

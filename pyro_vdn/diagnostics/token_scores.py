@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vdn.diagnostics._checks import refuse_where
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.categorical import entropy_of, mean_log_probs, mutual_information
 from pyro_vdn.nn.unit_measures import precise
 
 _UNNORMALISED = 1e-2
@@ -38,6 +39,8 @@ class TokenScores(NamedTuple):
             vocabulary with equal weights. V times it is the Brier score that averaging saves.
         flip_rate: Share of the :math:`S (S - 1) / 2` pairs of draws whose most probable tokens
             differ, `(...)`; 0 for one draw. Of draws of one distribution it is unbiased for any S.
+            Flip rates elsewhere may be another quantity: the share of draws whose most probable
+            token is not that of the mean.
 
     Example:
         >>> log_probs = torch.tensor([[[0.5, 0.5]], [[0.9, 0.1]]]).log()
@@ -116,7 +119,7 @@ def average_log_probs(log_probs: Tensor, targets: Tensor | None = None) -> Tenso
         )
     if targets is not None:
         check_targets(log_probs[0], targets)
-    log_mean = precise(log_probs).logsumexp(0) - math.log(len(log_probs))
+    log_mean = mean_log_probs(log_probs)
     check_normalised(log_mean)
     return log_mean
 
@@ -194,16 +197,6 @@ def check_targets(log_probs: Tensor, targets: Tensor) -> None:
     refuse_where(outside, "targets", targets, f"tokens in 0 to {vocabulary - 1}")
 
 
-def entropy_of(log_probs: Tensor) -> Tensor:
-    """Return entropies in nats, `(...)`, of log probabilities `(..., vocabulary)`.
-
-    Args:
-        log_probs: Log probabilities; those of impossible tokens may be infinite.
-    """
-    least = torch.finfo(log_probs.dtype).min  # 0 times it is 0, not NaN
-    return -(log_probs.exp() * log_probs.clamp_min(least)).sum(-1)
-
-
 def _of_average(log_q: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
     """Return NLL, entropy, largest probability, correctness and Brier score, `(...)` each."""
     targets = targets.long()
@@ -227,8 +220,7 @@ def _of_draws(log_probs: Tensor, log_mean: Tensor) -> tuple[Tensor, ...]:
         entropy += entropy_of(log_p)
         variance += (log_p.exp() - mean).square().mean(-1)
     entropy, variance = entropy / len(log_probs), variance / len(log_probs)
-    # At least 0 by Jensen's inequality, up to rounding.
-    information = (entropy_of(log_mean) - entropy).clamp_min(0.0)
+    information = mutual_information(log_mean, entropy)
     return information, entropy.clamp_min(0.0), variance, _flip_rate(log_probs, mean.dtype)
 
 

@@ -13,6 +13,7 @@ from pyro_vdn.errors import InputError
 from pyro_vdn.infer.evaluating import evaluating
 from pyro_vdn.infer.single_pass import Program
 from pyro_vdn.infer.token_draws import TokenDraws, token_draws
+from pyro_vdn.nn.categorical import entropy_of, mean_log_probs, mutual_information
 from pyro_vdn.nn.shapes import check_positive
 
 _ROWS = 8
@@ -106,7 +107,7 @@ def generate(
         for _ in range(num_tokens):
             context = text[None, -block_size:]
             draws = token_draws(model, guide, context, num_samples=num_samples, site=site)
-            log_q = _average(draws.log_probs[:, 0, -1])
+            log_q = mean_log_probs(draws.log_probs[:, 0, -1])
             token = _choose(log_q, temperature, top_k)
             scores.append(_scores(_last(draws), token))
             text = torch.cat((text, token))
@@ -172,21 +173,12 @@ def read_tokens(
     return TokenReading(tokens, *scores)
 
 
-def _average(log_probs: Tensor) -> Tensor:
-    return log_probs.logsumexp(0) - math.log(len(log_probs))
-
-
-def _entropy(log_probs: Tensor) -> Tensor:
-    entropy: Tensor = torch.special.entr(log_probs.exp()).sum(-1)
-    return entropy
-
-
 def _scores(draws: TokenDraws, tokens: Tensor) -> tuple[Tensor, ...]:
     """Return NLL, entropy, mutual information and KL of tokens, each of their shape."""
-    log_q = _average(draws.log_probs)
+    log_q = mean_log_probs(draws.log_probs)
     nll = -log_q.gather(-1, tokens.long().unsqueeze(-1)).squeeze(-1)
-    entropy = _entropy(log_q)
-    information = (entropy - _entropy(draws.log_probs).mean(0)).clamp(min=0.0)
+    entropy = entropy_of(log_q).clamp_min(0.0)  # of one certain token 0, not -0
+    information = mutual_information(log_q, entropy_of(draws.log_probs).mean(0))
     kl = torch.stack([*draws.kl.values()]).sum(0) if draws.kl else torch.zeros_like(nll)
     return nll, entropy, information, kl
 

@@ -177,7 +177,7 @@ def evaluate_fully(
             transforms.append(_transforms(best.draws, y[rows], start))
             on_batch(len(y[rows]))
         parameters = count_parameters(model, guide, (x[:2], y[:2]))
-    layers = {path: UnitStatistics.of(layer) for path, layer in seen.items() if _is_random(layer)}
+    layers = {path: UnitStatistics.of(layer) for path, layer in seen.items() if is_random(layer)}
     kl = torch.cat([torch.as_tensor(layer.kl) for layer in layers.values()]) if layers else None
     active = torch.cat([torch.as_tensor(a.active) for a in layers.values()]) if layers else None
     metrics = Metrics(
@@ -250,6 +250,10 @@ def predictive(prediction: Prediction) -> Prediction | ClosedForm:
     return prediction.closed_form or prediction
 
 
-def _is_random(layer: LayerRecord) -> bool:
-    """Say whether a layer's units are distributions; those of the deterministic twin are points."""
+def is_random(layer: LayerRecord) -> bool:
+    """Say whether all units of a layer are distributions; a deterministic twin's are points.
+
+    Args:
+        layer: What was recorded of it.
+    """
     return bool((layer.scale.mean > 0).all())

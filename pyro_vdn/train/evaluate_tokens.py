@@ -26,7 +26,8 @@ from pyro_vdn.errors import InputError
 from pyro_vdn.infer import TokenDraws, token_draws
 from pyro_vdn.infer.evaluating import evaluating, own_noise
 from pyro_vdn.nn.shapes import check_positive
-from pyro_vdn.poutine import LayerRecord, record
+from pyro_vdn.poutine import record
+from pyro_vdn.train.evaluate import is_random
 
 Program: TypeAlias = Callable[..., Any]
 TokenBatches: TypeAlias = Iterable[Any]
@@ -50,7 +51,8 @@ class TokenEvaluation:
             ``"target"``, ``"token"`` (the last one read), ``"position"`` in the context, from 0,
             and ``"sequence"``, the row of the corpus, from 0.
         layers: Statistics of the units of every random layer by path, for which each token is a
-            row; empty for a deterministic model.
+            row; empty for a deterministic model. A layer is left out as a whole where any of its
+            units is a point, such as one that `clamp` holds.
 
     Example:
         >>> table = dict.fromkeys(("nll", "kl"), torch.rand(6))
@@ -218,15 +220,6 @@ class _Draws:
         return not torch.allclose(one, other)
 
 
-def is_random(layer: LayerRecord) -> bool:
-    """Say whether all units of a layer are distributions; a deterministic twin's are points.
-
-    Args:
-        layer: What was recorded of it.
-    """
-    return bool((layer.scale.mean > 0).all())
-
-
 def _columns(draws: TokenDraws, x: Tensor, y: Tensor, temperature: float) -> dict[str, Tensor]:
     columns = score_columns(token_scores(draws.log_probs, y, temperature=temperature))
     kl = {f"kl.{path}": value for path, value in draws.kl.items()}
@@ -255,7 +248,8 @@ def _pairs(batches: TokenBatches) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _check_pair(batch: Any) -> None:
-    shapes = [tuple(getattr(part, "shape", ())) for part in batch]
+    parts = batch if isinstance(batch, (tuple, list, Tensor)) else ()
+    shapes = [tuple(getattr(part, "shape", ())) for part in parts]
     if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[0] != shapes[1]:
         raise InputError(
             "batches",

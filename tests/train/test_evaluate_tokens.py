@@ -202,6 +202,7 @@ X, Y = torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3, dtype=torch.long)
     [
         ([], r"tokens: expected at least one batch, got none"),
         ([(X,)], r"batches: expected pairs \(x, y\)"),
+        ([5], r"batches: expected pairs .* got int of shapes \[\]\. Try: x, y = tokens"),
         ([(X, Y[:, :2])], r"batches: .* shapes \[\(2, 3\), \(2, 2\)\]"),
         ((X, Y[:1]), r"batches: .* shapes \[\(2, 3\), \(1, 3\)\]"),
         ([(X[0], Y[0])], r"batches: .* shapes \[\(3,\), \(3,\)\]"),

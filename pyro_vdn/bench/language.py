@@ -16,6 +16,7 @@ from pyro_vdn.datasets import TextSplits, TokenBlocks, load_text, text_splits
 from pyro_vdn.decision import Readout, ReadoutScores, SelectionScore
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.nn.shapes import check_choice
+from pyro_vdn.poutine import clamp
 from pyro_vdn.train.evaluate_tokens import evaluate_tokens
 
 NUM_SAMPLES = 16
@@ -117,11 +118,20 @@ class _Study:
         return trained(method, label, self.parts.train, vocabulary, seed, self.models)
 
     def ablations(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Train, read and score what is varied about the neurons, with fewer draws."""
-        for name in ("neurons", *self.setting.ablations):
-            method = (self.setting.methods | self.setting.ablations)[name]
+        """Train, read and score what is varied about the neurons, with fewer draws.
+
+        Useful depth is read off the same network: noise in one block, the others at their means.
+        """
+        neurons = self.setting.methods["neurons"]
+        for name, method in {"neurons": neurons, **self.setting.ablations}.items():
             draws = 1 if method.units == "points" else ABLATION_SAMPLES
             yield name, self._run(name, method, draws, keep=False)[1]
+        model = self._trained("neurons", neurons, self.seed).model
+        layers = [f"blocks.{layer}.neurons" for layer in model.neuron_layers]
+        draw = drawing(neurons, model, ABLATION_SAMPLES)
+        for noisy in layers:
+            with clamp(units={layer: "mean" for layer in layers if layer != noisy}):
+                yield f"neurons, noise of {noisy} alone", self._scored(None, draw)
 
     def _run(
         self, name: str, method: LanguageMethod, draws: int, *, keep: bool = True

@@ -136,13 +136,7 @@ SETTINGS = {
         0.1,
         {"twin": TWIN, "dropout": _dropped(0.45), "neurons": _noisy(0.9)},
         {
-            "twin, as many seconds": _AS_LONG,
-            "neurons, noise of each token": _noisy(0.9, shared=False),
             "neurons, learned scale and KL": _noisy(0.9, kl=1e-6, learn_scales=True),
-            **{
-                f"neurons in block {layer} alone": _noisy(0.9, model={"neuron_layers": (layer,)})
-                for layer in range(4)
-            },
         },
     ),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pyro_vdn.bench.language_methods import SETTINGS, TWIN, LanguageMethod, ramp
@@ -27,7 +29,7 @@ def test_noise_is_shared_and_rises(method: LanguageMethod, end: float) -> None:
         assert [type(effect) for effect in effects] == [KL, SHARED, NOISE]
         assert effects[-1].amount == pytest.approx(expected)
         assert effects[0].weight == 0
-    of_tokens = ABLATIONS["neurons, noise of each token"]
+    of_tokens = replace(method, shared=False)
     assert [type(effect) for effect in of_tokens.effects(1.0)] == [KL, NOISE]
     paid = ABLATIONS["neurons, learned scale and KL"]
     assert [paid.effects(progress)[0].weight for progress in (0.0, 0.5, 1.0)] == [0, 5e-7, 1e-6]
@@ -60,7 +62,8 @@ def test_scales_are_learned_where_that_is_asked(learned: bool) -> None:
 
 def test_neurons_do_not_learn_their_scales_and_layers_are_chosen() -> None:
     assert not TEN["neurons"].learn_scales
-    assert ABLATIONS["neurons in block 2 alone"].build(5).neuron_layers == (2,)
+    one_layer = replace(TEN["neurons"], model={"neuron_layers": (2,)})
+    assert one_layer.build(5).neuron_layers == (2,)
     assert all({"twin", "dropout", "neurons"} <= set(one.methods) for one in SETTINGS.values())
 
 

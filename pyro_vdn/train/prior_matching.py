@@ -53,7 +53,7 @@ class MatchPriors(lightning.Callback):
         check_positive(batches=batches, batch_size=batch_size)
         places = torch.Generator().manual_seed(_SEED)
         rows = torch.randint(len(inputs), (batches * batch_size,), generator=places)
-        self.inputs = inputs[rows].split(batch_size)
+        self.inputs = inputs[rows].split(batch_size)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:

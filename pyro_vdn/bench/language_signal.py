@@ -25,6 +25,7 @@ CORRUPTIONS = (0.0, 0.05, 0.15, 0.30)
 RECALIBRATED_AT = 0.15
 BASE = ("entropy", "1 - maximum probability")
 DROPOUT = "dropout disagreement"
+READ = "mean risk after the character read"
 INTERNAL = ("KL", "mutual information", "flip rate", "scale")
 _RESAMPLES = 200
 
@@ -79,8 +80,14 @@ def signal(
             for name, area in found.scores.items():
                 row = {"corruption": share, "risk": risk, "score": name}
                 areas.append(row | {"aurc": list(area.aurc), "difference": list(area.difference)})
-            pairs = _added(fitted_on, _risk(chosen_on["neurons"].table, risk), features, losses)
-            for name, estimate in pairs(blocks).items():
+            vocabulary = parts.tokenizer.vocab_size
+            after = _risk_by_token(chosen_on["neurons"].table, risk, vocabulary)
+            first, second = (
+                seen | {READ: after[own["token"]]}
+                for seen, own in ((fitted_on, chosen_on["neurons"].table), (features, table))
+            )
+            fitted_risk = _risk(chosen_on["neurons"].table, risk)
+            for name, estimate in _added(first, fitted_risk, second, losses, blocks).items():
                 added.append(
                     {"corruption": share, "risk": risk, "to": name, "saved": list(estimate)}
                 )
@@ -122,23 +129,34 @@ def _features(readings: Readings) -> dict[str, Tensor]:
     }
 
 
+def _risk_by_token(table: Mapping[str, Tensor], risk: str, vocab_size: int) -> Tensor:
+    """Return the mean risk after each character, `(vocabulary,)`: the overall mean where none was.
+
+    Scores that do no more than recognise a kind of text, such as names in capitals, do no better.
+    """
+    losses, tokens = _risk(table, risk), table["token"]
+    count = torch.bincount(tokens, minlength=vocab_size)
+    total = torch.bincount(tokens, losses, minlength=vocab_size)
+    return torch.where(count > 0, total / count.clamp(min=1), losses.mean()).float()
+
+
 def _added(
-    fitted_on: dict[str, Tensor], fitted_risk: Tensor, features: dict[str, Tensor], risk: Tensor
-) -> Any:
+    fitted_on: dict[str, Tensor],
+    fitted_risk: Tensor,
+    features: dict[str, Tensor],
+    risk: Tensor,
+    blocks: Tensor,
+) -> dict[str, Estimate]:
     """Return what internal scores save beyond others, fitted on one half and seen on another."""
     internal = (*INTERNAL, *(name for name in features if name.startswith("KL of layer")))
-
-    def pairs(blocks: Tensor) -> dict[str, Estimate]:
-        saved = {}
-        for base in (BASE, (*BASE, DROPOUT)):
-            few = Combination.fit(fitted_on, fitted_risk, names=base)
-            many = Combination.fit(fitted_on, fitted_risk, names=(*base, *internal))
-            saved[" + ".join(base)] = added_value(
-                few, many, features, risk, blocks=blocks, resamples=_RESAMPLES
-            )
-        return saved
-
-    return pairs
+    saved = {}
+    for base in (BASE, (*BASE, DROPOUT), (*BASE, DROPOUT, READ)):
+        few = Combination.fit(fitted_on, fitted_risk, names=base)
+        many = Combination.fit(fitted_on, fitted_risk, names=(*base, *internal))
+        saved[" + ".join(base)] = added_value(
+            few, many, features, risk, blocks=blocks, resamples=_RESAMPLES
+        )
+    return saved
 
 
 def _dose(tables: Tables) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def _area(rows: Sequence[Mapping[str, Any]], share: float, baseline: bool) -> st
 
 def _saved(rows: Sequence[Mapping[str, Any]], share: float) -> str:
     here = [row["saved"] for row in rows if row["corruption"] == share]
+    if not here:
+        return ""
     clear = sum(saved[1] > 0 for saved in here)
     return f"{_signed([saved[0] for saved in here])} (clear in {clear} of {len(here)})"
 

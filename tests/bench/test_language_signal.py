@@ -64,7 +64,7 @@ def test_results_are_complete_and_ready_for_json(study: Any) -> None:
     scores = {row["score"] for row in found["aurc"]}
     assert INTERNAL | {"KL of layer 0", "KL of layer 1", "ensemble disagreement"} <= scores
     assert len(found["aurc"]) == len(CORRUPTIONS) * 2 * len(scores)
-    assert len(found["added"]) == len(CORRUPTIONS) * 2 * 2
+    assert len(found["added"]) == len(CORRUPTIONS) * 2 * 3
     assert {row["method"] for row in found["shift"]} == {"neurons", "dropout", "ensemble"}
     assert set(found["groups"]) == {"target", "context", "stretch"}
     assert set(found["groups"]["stretch"]) == set("01234")

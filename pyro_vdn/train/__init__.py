@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyro_vdn.train.anneal import Anneal
     from pyro_vdn.train.control import ControlCallback
     from pyro_vdn.train.history import HistoryCallback
+    from pyro_vdn.train.prior_matching import MatchPriors
 
 __all__ = [
     "Anneal",
@@ -30,6 +31,7 @@ __all__ = [
     "FitOptions",
     "FitResult",
     "HistoryCallback",
+    "MatchPriors",
     "Metrics",
     "TokenEvaluation",
     "count_parameters",
@@ -45,7 +47,12 @@ __all__ = [
     "sequences_to_arviz",
 ]
 
-_CALLBACKS = {"Anneal": "anneal", "ControlCallback": "control", "HistoryCallback": "history"}
+_CALLBACKS = {
+    "Anneal": "anneal",
+    "ControlCallback": "control",
+    "HistoryCallback": "history",
+    "MatchPriors": "prior_matching",
+}
 
 
 def __getattr__(name: str) -> Any:

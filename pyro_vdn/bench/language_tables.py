@@ -160,12 +160,13 @@ def ablation_table(results: Results) -> str:
     Args:
         results: What `bench_language` returned.
     """
-    head = ["", *_COLUMNS.values(), "flip rate"]
+    head = ["trained on", "", *_COLUMNS.values(), "flip rate"]
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     for run in results["ablations"]:
         metrics = run["metrics"]
         cells = [f"{metrics[name]:.4f}" for name in (*_COLUMNS, "flip_rate")]
-        lines.append("| " + " | ".join([run["method"], *cells]) + " |")
+        names = [SETTINGS[run["setting"]].what, run["method"]]
+        lines.append("| " + " | ".join([*names, *cells]) + " |")
     return "\n".join(lines)
 
 

@@ -136,6 +136,7 @@ SETTINGS = {
         0.1,
         {"twin": TWIN, "dropout": _dropped(0.45), "neurons": _noisy(0.9)},
         {
+            "twin, as many seconds": _AS_LONG,
             "neurons, learned scale and KL": _noisy(0.9, kl=1e-6, learn_scales=True),
         },
     ),

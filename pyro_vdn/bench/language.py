@@ -131,7 +131,8 @@ class _Study:
         draw = drawing(neurons, model, ABLATION_SAMPLES)
         for noisy in layers:
             with clamp(units={layer: "mean" for layer in layers if layer != noisy}):
-                yield f"neurons, noise of {noisy} alone", self._scored(None, draw)
+                metrics = self._scored(None, draw)
+            yield f"neurons, noise of {noisy} alone", metrics  # with no effect left in force
 
     def _run(
         self, name: str, method: LanguageMethod, draws: int, *, keep: bool = True

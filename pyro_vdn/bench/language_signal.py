@@ -23,6 +23,7 @@ from pyro_vdn.diagnostics import (
 
 CORRUPTIONS = (0.0, 0.05, 0.15, 0.30)
 RECALIBRATED_AT = 0.15
+RISKS = ("nll", "wrong")
 BASE = ("entropy", "1 - maximum probability")
 DROPOUT = "dropout disagreement"
 READ = "mean risk after the character read"
@@ -58,7 +59,7 @@ def signal(
         Areas under risk-coverage curves by corruption, risk and score; what internal scores add to
         the others; risk and KL by dose; metrics of groups; recalibration. Ready for JSON.
     """
-    fitted_on = _features(chosen_on)
+    fits = {risk: _Fits(chosen_on, risk, parts.tokenizer.vocab_size) for risk in RISKS}
     areas, added, shift, tables = [], [], [], {}
     shifted = reported_on["neurons"]
     for share in CORRUPTIONS:
@@ -72,7 +73,7 @@ def signal(
         if share == RECALIBRATED_AT:
             shifted = readings["neurons"]
         features = _features(readings)
-        for risk in ("nll", "wrong"):
+        for risk in RISKS:
             losses, blocks = _risk(table, risk), table["sequence"]
             found = compare_aurc(
                 features, losses, reference=BASE[0], blocks=blocks, resamples=_RESAMPLES
@@ -80,14 +81,7 @@ def signal(
             for name, area in found.scores.items():
                 row = {"corruption": share, "risk": risk, "score": name}
                 areas.append(row | {"aurc": list(area.aurc), "difference": list(area.difference)})
-            vocabulary = parts.tokenizer.vocab_size
-            after = _risk_by_token(chosen_on["neurons"].table, risk, vocabulary)
-            first, second = (
-                seen | {READ: after[own["token"]]}
-                for seen, own in ((fitted_on, chosen_on["neurons"].table), (features, table))
-            )
-            fitted_risk = _risk(chosen_on["neurons"].table, risk)
-            for name, estimate in _added(first, fitted_risk, second, losses, blocks).items():
+            for name, estimate in fits[risk].saved(features, table).items():
                 added.append(
                     {"corruption": share, "risk": risk, "to": name, "saved": list(estimate)}
                 )
@@ -140,23 +134,38 @@ def _risk_by_token(table: Mapping[str, Tensor], risk: str, vocab_size: int) -> T
     return torch.where(count > 0, total / count.clamp(min=1), losses.mean()).float()
 
 
-def _added(
-    fitted_on: dict[str, Tensor],
-    fitted_risk: Tensor,
-    features: dict[str, Tensor],
-    risk: Tensor,
-    blocks: Tensor,
-) -> dict[str, Estimate]:
-    """Return what internal scores save beyond others, fitted on one half and seen on another."""
-    internal = (*INTERNAL, *(name for name in features if name.startswith("KL of layer")))
-    saved = {}
-    for base in (BASE, (*BASE, DROPOUT), (*BASE, DROPOUT, READ)):
-        few = Combination.fit(fitted_on, fitted_risk, names=base)
-        many = Combination.fit(fitted_on, fitted_risk, names=(*base, *internal))
-        saved[" + ".join(base)] = added_value(
-            few, many, features, risk, blocks=blocks, resamples=_RESAMPLES
-        )
-    return saved
+class _Fits:
+    """Combinations with and without internal scores, fitted on one half to be seen on others."""
+
+    def __init__(self, chosen_on: Readings, risk: str, vocab_size: int) -> None:
+        table = chosen_on["neurons"].table
+        self.risk, self.after = risk, _risk_by_token(table, risk, vocab_size)
+        features = self._with_known(_features(chosen_on), table)
+        losses = _risk(table, risk)
+        internal = (*INTERNAL, *(name for name in features if name.startswith("KL of layer")))
+        self.pairs = {
+            " + ".join(base): tuple(
+                Combination.fit(features, losses, names=names) for names in (base, base + internal)
+            )
+            for base in (BASE, (*BASE, DROPOUT), (*BASE, DROPOUT, READ))
+        }
+
+    def saved(
+        self, features: dict[str, Tensor], table: Mapping[str, Tensor]
+    ) -> dict[str, Estimate]:
+        """Return what the internal scores save beyond others, by name of the others."""
+        known, losses = self._with_known(features, table), _risk(table, self.risk)
+        return {
+            name: added_value(
+                few, many, known, losses, blocks=table["sequence"], resamples=_RESAMPLES
+            )
+            for name, (few, many) in self.pairs.items()
+        }
+
+    def _with_known(
+        self, features: dict[str, Tensor], table: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return features | {READ: self.after[table["token"]]}
 
 
 def _dose(tables: Tables) -> dict[str, Any]:
@@ -164,7 +173,7 @@ def _dose(tables: Tables) -> dict[str, Any]:
     clean = tables[0.0]
     by_kl = {
         risk: _plain(dose_response(clean["kl"], _risk(clean, risk), blocks=clean["sequence"]))
-        for risk in ("nll", "wrong")
+        for risk in RISKS
     }
     dose = torch.cat([torch.full_like(t["nll"], share) for share, t in tables.items()])
     blocks = torch.cat([t["sequence"] for t in tables.values()])

@@ -37,7 +37,7 @@ def closed_form_kl(q: dist.Distribution, p: dist.Distribution) -> Tensor | None:
         >>> closed_form_kl(q, dist.StudentT(5.0, torch.zeros(2, 3), 1.0)) is None
         True
     """
-    if _silent(q) and _silent(p):
+    if is_silent(q) and is_silent(p):
         nothing: Tensor = q.mean.new_zeros(())
         return nothing
     if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
@@ -66,7 +66,12 @@ def _normal_kl(q: dist.Normal, p: dist.Normal) -> Tensor:
     return distance + (0.5 * ratio.square() - ratio.log() - 0.5)
 
 
-def _silent(distribution: dist.Distribution) -> bool:
+def is_silent(distribution: dist.Distribution) -> bool:
+    """Say whether a distribution's log density is masked out altogether, as a point's is.
+
+    Args:
+        distribution: A distribution.
+    """
     return getattr(distribution, "_mask", None) is False
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence, register_kl
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.nn.divergence import closed_form_kl
+from pyro_vdn.nn.divergence import closed_form_kl, is_silent
 
 
 class Averaged(TorchDistribution):
@@ -42,7 +42,7 @@ class Averaged(TorchDistribution):
             base, num_draws = base.base, num_draws * base.num_draws
         self.base: dist.Distribution = base
         self.num_draws = num_draws
-        if _silent(base):
+        if is_silent(base):
             self._mask = False
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
@@ -62,7 +62,7 @@ class Averaged(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density of an average: of normals, and nothing where one draw has none."""
-        if _silent(self.base):
+        if is_silent(self.base):
             return value.new_zeros(value.shape[: value.dim() - self.event_dim])
         if not isinstance(self.base, dist.Normal):
             raise InputError(
@@ -86,10 +86,6 @@ class Averaged(TorchDistribution):
         """Variance of a draw over S."""
         variance: Tensor = self.base.variance
         return variance / self.num_draws
-
-
-def _silent(distribution: dist.Distribution) -> bool:
-    return getattr(distribution, "_mask", None) is False
 
 
 def _kl_of_one_draw(q: Averaged, p: dist.Distribution) -> Tensor:

@@ -14,6 +14,7 @@ from pyro_vdn.diagnostics.persistence import UnitPersistence, carried_share, hal
 from pyro_vdn.diagnostics.persistence_plots import plot_persistence
 from pyro_vdn.diagnostics.persistence_report import PersistenceReport, persistence_report
 from pyro_vdn.diagnostics.plots import FAN_LEVELS, plot_calibration, plot_fan, plot_unit_activity
+from pyro_vdn.diagnostics.psis import Smoothed, psis
 from pyro_vdn.diagnostics.quantiles import (
     Interval,
     central_interval,
@@ -95,6 +96,7 @@ __all__ = [
     "MissingPackageError",
     "PersistenceReport",
     "Reliability",
+    "Smoothed",
     "TemperatureFit",
     "TokenMetrics",
     "TokenScores",
@@ -144,6 +146,7 @@ __all__ = [
     "plot_responses",
     "plot_training",
     "plot_unit_activity",
+    "psis",
     "rank_correlation",
     "reliability_curve",
     "save",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pyro_vdn.bench import collapse, control, forecasting, regression
+from pyro_vdn.bench import collapse, control, control_cost, forecasting, regression, speed
 from pyro_vdn.bench.app import app
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -18,7 +18,8 @@ pytestmark = [
 ]
 
 
-def test_speed(tmp_path: Path) -> None:
+def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "SIZES", (6, 16, 32, 3))
     out = tmp_path / "speed.json"
     result = CliRunner().invoke(app, ["speed", "--repeats", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -89,7 +90,8 @@ def test_regulation(tmp_path: Path) -> None:
     assert compensated["metrics"]["jump"] < 1e-3 < jumping["metrics"]["jump"]
 
 
-def test_control_cost(tmp_path: Path) -> None:
+def test_control_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_cost, "BLOCK", 2)
     out = tmp_path / "cost.json"
     result = CliRunner().invoke(app, ["control-cost", "--repeats=1", f"--out={out}"])
     assert result.exit_code == 0, result.output

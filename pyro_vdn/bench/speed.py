@@ -150,7 +150,7 @@ def _steps(num_particles: int, rows: int) -> dict[str, Step]:
 
 
 def _step_of(loss: ELBO, x: Tensor, y: Tensor) -> Step:
-    model = SpeedModel()
+    model = SpeedModel(SIZES)
     guide = NeuronGuide(model)
     give_own_store(model, guide)
 

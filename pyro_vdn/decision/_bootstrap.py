@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyro_vdn.decision._ordering import Array
+from pyro_vdn.diagnostics._blocks import block_numbers
 from pyro_vdn.diagnostics._checks import check_level
 from pyro_vdn.errors import InputError
 
@@ -80,27 +81,4 @@ def bootstrap(
         raise InputError(
             "resamples", expected="at least 2", got=str(resamples), hint="200, or 2000 to publish"
         )
-    return Bootstrap(block_indices(blocks, cases), resamples, level, seed)
-
-
-def block_indices(blocks: Tensor | ArrayLike | None, cases: int) -> NDArray[np.intp]:
-    """Number the blocks from zero on, `(cases,)`."""
-    if blocks is None:
-        return np.arange(cases)
-    plain = blocks.detach().cpu().numpy() if isinstance(blocks, Tensor) else np.asarray(blocks)
-    if plain.shape != (cases,):
-        raise InputError(
-            "blocks",
-            expected=f"one label per case, shape ({cases},)",
-            got=f"shape {plain.shape}",
-            hint="number the sequences, then repeat each number for its tokens",
-        )
-    labels, index = np.unique(plain, return_inverse=True)
-    if len(labels) < 2:
-        raise InputError(
-            "blocks",
-            expected="at least 2 blocks, better 30 or more",
-            got="one label for all cases",
-            hint="split the text into sequences, and give each its number",
-        )
-    return index
+    return Bootstrap(block_numbers(blocks, cases, least=2), resamples, level, seed)

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pyro_vdn.decision import _regression
-from pyro_vdn.decision._bootstrap import block_indices
 from pyro_vdn.decision._features import Features, check_length, named_columns
 from pyro_vdn.decision._ordering import Array
+from pyro_vdn.diagnostics._blocks import block_numbers
 from pyro_vdn.diagnostics._checks import as_array
 from pyro_vdn.errors import InputError
 
@@ -111,7 +111,7 @@ class Combination:
         center, spread = columns.mean(0), columns.std(0)
         inputs = _with_one((columns - center) / spread)
         logistic = bool(np.isin(loss, (0.0, 1.0)).all())
-        index = block_indices(blocks, len(loss))
+        index = block_numbers(blocks, len(loss), least=2)
         solve = _regression.logistic if logistic else _regression.linear
         weights, errors = solve(inputs, loss, index, ridge)
         return cls(

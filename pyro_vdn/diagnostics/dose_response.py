@@ -10,13 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyro_vdn.diagnostics._blocks import block_numbers, check_lengths
 from pyro_vdn.diagnostics._checks import CHUNK_ELEMENTS, as_array, check_level
-from pyro_vdn.diagnostics.rank_correlation import (
-    Correlation,
-    block_numbers,
-    check_lengths,
-    rank_correlation,
-)
+from pyro_vdn.diagnostics.rank_correlation import Correlation, rank_correlation
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.shapes import check_positive
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyro_vdn.diagnostics._blocks import block_numbers, check_lengths
 from pyro_vdn.diagnostics._checks import as_array, check_level
 from pyro_vdn.diagnostics.token_summary import block_error
-from pyro_vdn.errors import InputError
 
 Array = NDArray[np.float64]
 
@@ -95,41 +95,6 @@ def rank_correlation(
     half = NormalDist().inv_cdf(0.5 + level / 2) * error / (1 - value**2)
     middle = math.atanh(value)
     return Correlation(value, math.tanh(middle - half), math.tanh(middle + half))
-
-
-def block_numbers(blocks: Tensor | ArrayLike | None, count: int) -> NDArray[np.intp]:
-    """Return the number of the block that each observation is in, `(observations,)`, from 0.
-
-    Args:
-        blocks: Labels or numbers of blocks, `(observations,)`; None if each is one by itself.
-        count: Number of observations.
-
-    Raises:
-        InputError: For another number of labels.
-    """
-    if blocks is None:
-        return np.arange(count)
-    labels = np.asarray(blocks.detach().cpu() if isinstance(blocks, Tensor) else blocks)
-    check_lengths("blocks", labels, count)
-    numbers: NDArray[np.intp] = np.unique(labels, return_inverse=True)[1]
-    return numbers
-
-
-def check_lengths(what: str, values: NDArray[np.generic], count: int) -> None:
-    """Refuse anything but one value per observation.
-
-    Args:
-        what: The argument.
-        values: Its value.
-        count: Number of observations.
-    """
-    if values.shape != (count,):
-        raise InputError(
-            what,
-            expected=f"shape ({count},), one for each observation",
-            got=f"shape {values.shape}",
-            hint="pass columns of the same tokens",
-        )
 
 
 class _Ranks:

@@ -126,7 +126,7 @@ def curve() -> RiskCoverage:
         ),
         (
             lambda: risk_coverage([1.0, 2.0], [1.0, 2.0], resamples=9, blocks=[1]),
-            r"blocks: expected one label per case, shape \(2,\), got shape \(1,\)",
+            r"blocks: expected shape \(2,\), one for each observation, got shape \(1,\)",
         ),
         (
             lambda: risk_coverage([1.0, 2.0], [1.0, 2.0], resamples=9, blocks=[1, 1]),

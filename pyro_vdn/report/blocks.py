@@ -1,0 +1,126 @@
+"""The blocks that a report is built of: sections, tables, pictures, lists."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from pyro_vdn.report.markup import Content, Markup, tag
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 140
+_COLOURS = 128
+
+
+def section(anchor: str, heading: str, *content: Content) -> Markup:
+    """Return a section whose heading is a link to itself.
+
+    Args:
+        anchor: Its name in links.
+        heading: Its heading.
+        content: What it holds.
+
+    Example:
+        >>> section("a", "A").html
+        '<section id="a"><h2><a href="#a">A</a></h2></section>'
+    """
+    return tag("section", tag("h2", tag("a", heading, href=f"#{anchor}")), *content, id=anchor)
+
+
+def paragraph(*content: Content) -> Markup:
+    """Return a paragraph.
+
+    Args:
+        content: What it holds.
+    """
+    return tag("p", *content)
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Content]]) -> Markup:
+    """Return a table whose first column names the rows; a wide one scrolls in its own box.
+
+    Args:
+        caption: What it shows, with units.
+        head: Heading of every column.
+        rows: Cells, row by row.
+
+    Example:
+        >>> "<th scope=\\"row\\">&lt;a&gt;</th><td>1</td>" in table("c", ["x", "y"], [["<a>", "1"]]).html
+        True
+    """
+    titles = tag("tr", *(tag("th", name, scope="col") for name in head))
+    lines = [
+        tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:]))
+        for row in rows
+    ]
+    drawn = tag("table", tag("caption", caption), tag("thead", titles), tag("tbody", *lines))
+    return tag("div", drawn, class_="wide", tabindex="0", role="region", aria_label=caption)
+
+
+def picture(figure: Figure, *, alt: str, caption: str = "") -> Markup:
+    """Return a figure as a picture inside the page, which a click or a tap enlarges.
+
+    Args:
+        figure: What a plot function returned.
+        alt: What is seen, in words.
+        caption: What stands below it.
+
+    Returns:
+        The picture, as wide as the page; enlarged, it scrolls in its own box.
+    """
+    data = base64.b64encode(_png(figure)).decode()
+    width, height = (round(inches * 100) for inches in figure.get_size_inches())
+    image = tag(
+        "img",
+        src=f"data:image/png;base64,{data}",
+        alt=alt,
+        width=str(width),
+        height=str(height),
+        decoding="async",
+    )
+    enlarge = tag("input", type="checkbox", aria_label=f"Enlarge: {alt}")
+    below = (tag("figcaption", caption),) if caption else ()
+    return tag("figure", tag("label", enlarge, tag("span", image, class_="picture")), *below)
+
+
+def bullets(items: Sequence[Content], *, class_: str | None = None) -> Markup:
+    """Return a list.
+
+    Args:
+        items: Its items.
+        class_: Name of its look.
+
+    Example:
+        >>> bullets(["a", "b"]).html
+        '<ul><li>a</li><li>b</li></ul>'
+    """
+    return tag("ul", *(tag("li", item) for item in items), class_=class_)
+
+
+def contents(sections: Sequence[tuple[str, str]]) -> Markup:
+    """Return links to sections.
+
+    Args:
+        sections: Anchors and headings.
+
+    Example:
+        >>> contents([("a", "A")]).html
+        '<nav aria-label="Contents"><a href="#a">A</a></nav>'
+    """
+    links = [tag("a", heading, href=f"#{anchor}") for anchor, heading in sections]
+    return tag("nav", *links, aria_label="Contents")
+
+
+def _png(figure: Figure) -> bytes:
+    """Draw a figure with a palette: a third of the size of full colour, and no eye sees it."""
+    from PIL import Image
+
+    drawn, made = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI, facecolor="white")
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(_COLOURS).save(made, format="png", optimize=True)
+    return made.getvalue()

@@ -2,9 +2,11 @@
 
 from pyro_vdn.diagnostics._arviz import ArviZData
 from pyro_vdn.diagnostics._figure import MissingPackageError, save
+from pyro_vdn.diagnostics.arrays_to_arviz import SAMPLE_GROUPS, arrays_to_arviz
 from pyro_vdn.diagnostics.calibration import CalibrationCurve, calibration_curve, pit
 from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_report
 from pyro_vdn.diagnostics.dose_response import TRENDS, DoseResponse, dose_response
+from pyro_vdn.diagnostics.ecdf_bands import MOST_POINTS, EcdfBand, ecdf_band
 from pyro_vdn.diagnostics.history import QUANTITIES, TERMS, Drift, TrainingHistory
 from pyro_vdn.diagnostics.latent_usage import LayerUsage, latent_usage
 from pyro_vdn.diagnostics.measure import unit_statistics
@@ -34,7 +36,6 @@ from pyro_vdn.diagnostics.scores import (
 from pyro_vdn.diagnostics.statistics import ACTIVE_THRESHOLD, BandShares, UnitStatistics, Use
 from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
 from pyro_vdn.diagnostics.temperature import TEMPERATURES, TemperatureFit, fit_temperature
-from pyro_vdn.diagnostics.to_arviz import SAMPLE_GROUPS, to_arviz
 from pyro_vdn.diagnostics.token_calibration import (
     CALIBRATION_BINS,
     Reliability,
@@ -76,6 +77,7 @@ __all__ = [
     "ACTIVE_THRESHOLD",
     "CALIBRATION_BINS",
     "FAN_LEVELS",
+    "MOST_POINTS",
     "QUANTITIES",
     "SAMPLE_GROUPS",
     "TEMPERATURES",
@@ -91,6 +93,7 @@ __all__ = [
     "Correlation",
     "DoseResponse",
     "Drift",
+    "EcdfBand",
     "Interval",
     "LayerUsage",
     "MissingPackageError",
@@ -107,6 +110,7 @@ __all__ = [
     "UnitStatistics",
     "Use",
     "adaptive_calibration_error",
+    "arrays_to_arviz",
     "average_log_probs",
     "block_error",
     "by_group",
@@ -121,6 +125,7 @@ __all__ = [
     "dose_response",
     "downstream_use",
     "draw_quantiles",
+    "ecdf_band",
     "energy_score",
     "expected_calibration_error",
     "fit_temperature",
@@ -154,7 +159,6 @@ __all__ = [
     "score_columns",
     "summarise_tokens",
     "tempered",
-    "to_arviz",
     "token_scores",
     "unit_responses",
     "unit_statistics",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pyro_vdn.decision._bootstrap import Bootstrap, bootstrap
+from pyro_vdn.decision._bootstrap import Bootstrap, Estimate, bootstrap
 from pyro_vdn.decision._ordering import Array, Ordering, Sums, area, ordering, risk_at, sums
 from pyro_vdn.diagnostics._checks import as_array
 from pyro_vdn.errors import InputError
@@ -28,6 +28,7 @@ class RiskCoverage:
             asked for.
         upper: Upper end, likewise.
         level: Share of the resamples that the interval holds.
+        interval: `aurc` with its bootstrap interval, if asked for.
 
     Example:
         >>> curve = risk_coverage([0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 1.0])
@@ -45,6 +46,7 @@ class RiskCoverage:
     lower: Array | None = None
     upper: Array | None = None
     level: float | None = None
+    interval: Estimate | None = None
 
     @property
     def e_aurc(self) -> float:
@@ -105,7 +107,8 @@ def risk_coverage(
             to, `(cases,)`; each case by itself where absent, which makes intervals of dependent
             cases too narrow.
         resamples: Resamples behind the intervals; none by default.
-        level: Share of the resamples that the interval holds at each coverage by itself.
+        level: Share of the resamples that each interval holds: that of the risk at each coverage by
+            itself, and that of the area.
         seed: Seed of the resampling. The global random state is neither read nor changed.
 
     Returns:
@@ -117,6 +120,8 @@ def risk_coverage(
     Example:
         >>> risk_coverage([0.3, 0.1, 0.1], [2.0, 1.0, 0.0]).risk  # the two first in any order
         array([0.5, 0.5, 1. ])
+        >>> risk_coverage([1, 2, 3], [0.3, 0.3, 0.3], resamples=9).interval.value  # the area's
+        0.3
 
     Source: El-Yaniv and Wiener, *On the Foundations of Noise-free Selective Classification*, 2010;
     Geifman and El-Yaniv, *Selective Classification for Deep Neural Networks*, 2017.
@@ -127,20 +132,22 @@ def risk_coverage(
     ordered = ordering(score, loss)
     total = sums(ordered)
     share = np.arange(1, count + 1) / count
-    lower = upper = None
+    under = float(area(total))
+    lower = upper = interval = None
     if resamples:
         draws = bootstrap(blocks, len(score), resamples=resamples, level=level, seed=seed)
-        lower, upper = _band(ordered, share, draws)
+        lower, upper, interval = _intervals(ordered, share, under, draws)
     last = np.minimum(np.ceil(share * len(score) - 1e-9).astype(int), len(score)) - 1
     return RiskCoverage(
         coverage=share,
         risk=risk_at(total, share),
         threshold=score[ordered.order][last],
-        aurc=float(area(total)),
+        aurc=under,
         oracle=float(area(sums(ordering(loss, loss)))),
         lower=lower,
         upper=upper,
         level=level if resamples else None,
+        interval=interval,
     )
 
 
@@ -233,12 +240,14 @@ def _check_counts(points: int, resamples: int) -> None:
         )
 
 
-def _band(ordered: Ordering, share: Array, draws: Bootstrap) -> tuple[Array, Array]:
-    """Return lower and upper ends of the selective risk at each share, `(points,)`."""
-    totals = (sums(ordered, weights) for weights in draws.weights())
-    rows = [
-        risk_at(Sums(cases, risk), share)
-        for total in totals
-        for cases, risk in zip(total.cases, total.risk, strict=True)
-    ]
-    return draws.interval(np.stack(rows))
+def _intervals(
+    ordered: Ordering, share: Array, under: float, draws: Bootstrap
+) -> tuple[Array, Array, Estimate]:
+    """Return the ends of the risk at each share, `(points,)`, and the area with its interval."""
+    rows, areas = [], []
+    for total in (sums(ordered, weights) for weights in draws.weights()):
+        areas.append(area(total))
+        pairs = zip(total.cases, total.risk, strict=True)
+        rows.extend(risk_at(Sums(cases, risk), share) for cases, risk in pairs)
+    lower, upper = draws.interval(np.stack(rows))
+    return lower, upper, draws.estimate(under, np.concatenate(areas))

@@ -93,17 +93,21 @@ def test_the_band_is_that_of_resampled_cases() -> None:
         uncertainty, risk, points=8, blocks=blocks, resamples=50, level=0.8, seed=3
     )
     names, generator = np.unique(blocks), np.random.default_rng(3)
-    curves = []
+    curves, areas = [], []
     for _ in range(50):
         drawn = [np.flatnonzero(blocks == names[i]) for i in generator.integers(5, size=5)]
         index = np.concatenate(drawn)
         again = risk_coverage(uncertainty[index], risk[index])
+        areas.append(again.aurc)
         steps = np.r_[0, again.coverage], np.r_[0, again.coverage * again.risk]
         curves.append(np.interp(curve.coverage, *steps) / curve.coverage)
     assert curve.lower is not None
     assert curve.upper is not None
     np.testing.assert_allclose(curve.lower, np.quantile(curves, 0.1, axis=0))
     np.testing.assert_allclose(curve.upper, np.quantile(curves, 0.9, axis=0))
+    expected = (aurc(uncertainty, risk), np.quantile(areas, 0.1), np.quantile(areas, 0.9))
+    assert curve.interval == pytest.approx(expected)
+    assert risk_coverage(uncertainty, risk).interval is None
 
 
 def curve() -> RiskCoverage:

@@ -7,8 +7,19 @@ from pyro_vdn.diagnostics.calibration import CalibrationCurve, calibration_curve
 from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_report
 from pyro_vdn.diagnostics.dose_response import TRENDS, DoseResponse, dose_response
 from pyro_vdn.diagnostics.ecdf_bands import MOST_POINTS, EcdfBand, ecdf_band
+from pyro_vdn.diagnostics.evidence import Evidence, EvidenceEstimate, importance_evidence
 from pyro_vdn.diagnostics.history import QUANTITIES, TERMS, Drift, TrainingHistory
+from pyro_vdn.diagnostics.interval_scores import interval_score, pinball
+from pyro_vdn.diagnostics.intervals import (
+    Interval,
+    central_interval,
+    coverage,
+    interval_coverage,
+    interval_width,
+    sharpness,
+)
 from pyro_vdn.diagnostics.latent_usage import LayerUsage, latent_usage
+from pyro_vdn.diagnostics.log_scores import log_score, log_score_normal
 from pyro_vdn.diagnostics.measure import unit_statistics
 from pyro_vdn.diagnostics.memory_share import memory_share
 from pyro_vdn.diagnostics.netcdf import load_netcdf, save_netcdf
@@ -17,22 +28,10 @@ from pyro_vdn.diagnostics.persistence_plots import plot_persistence
 from pyro_vdn.diagnostics.persistence_report import PersistenceReport, persistence_report
 from pyro_vdn.diagnostics.plots import FAN_LEVELS, plot_calibration, plot_fan, plot_unit_activity
 from pyro_vdn.diagnostics.psis import Smoothed, psis
-from pyro_vdn.diagnostics.quantiles import (
-    Interval,
-    central_interval,
-    coverage,
-    draw_quantiles,
-    interval_width,
-)
+from pyro_vdn.diagnostics.quantiles import draw_quantiles
 from pyro_vdn.diagnostics.rank_correlation import Correlation, rank_correlation
 from pyro_vdn.diagnostics.responses import unit_responses
-from pyro_vdn.diagnostics.scores import (
-    crps_draws,
-    crps_normal,
-    energy_score,
-    mixture_log_density,
-    pinball,
-)
+from pyro_vdn.diagnostics.scores import crps_draws, crps_mixture, crps_normal
 from pyro_vdn.diagnostics.statistics import ACTIVE_THRESHOLD, BandShares, UnitStatistics, Use
 from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
 from pyro_vdn.diagnostics.temperature import TEMPERATURES, TemperatureFit, fit_temperature
@@ -64,6 +63,7 @@ from pyro_vdn.diagnostics.token_summary import (
     cvar,
     summarise_tokens,
 )
+from pyro_vdn.diagnostics.trajectory_scores import energy_score, variogram_score
 from pyro_vdn.diagnostics.unit_plots import (
     plot_collapse,
     plot_contraction,
@@ -94,6 +94,8 @@ __all__ = [
     "DoseResponse",
     "Drift",
     "EcdfBand",
+    "Evidence",
+    "EvidenceEstimate",
     "Interval",
     "LayerUsage",
     "MissingPackageError",
@@ -120,6 +122,7 @@ __all__ = [
     "collapse_report",
     "coverage",
     "crps_draws",
+    "crps_mixture",
     "crps_normal",
     "cvar",
     "dose_response",
@@ -130,14 +133,18 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "half_life",
+    "importance_evidence",
+    "interval_coverage",
+    "interval_score",
     "interval_width",
     "label_frequency",
     "label_ranges",
     "label_stretches",
     "latent_usage",
     "load_netcdf",
+    "log_score",
+    "log_score_normal",
     "memory_share",
-    "mixture_log_density",
     "persistence_report",
     "pinball",
     "pit",
@@ -157,9 +164,11 @@ __all__ = [
     "save",
     "save_netcdf",
     "score_columns",
+    "sharpness",
     "summarise_tokens",
     "tempered",
     "token_scores",
     "unit_responses",
     "unit_statistics",
+    "variogram_score",
 ]

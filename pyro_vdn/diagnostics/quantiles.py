@@ -1,38 +1,15 @@
-"""Quantiles and central intervals of draws, unbiased in coverage."""
+"""Quantiles of draws, unbiased in coverage."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics._checks import (
-    check_count,
-    check_draws,
-    check_finite,
-    check_level,
-    in_chunks,
-)
+from pyro_vdn.diagnostics._checks import check_count, check_finite, in_chunks
 from pyro_vdn.errors import InputError
-
-
-class Interval(NamedTuple):
-    """A lower and an upper bound, in the units of the draws.
-
-    Args:
-        lower: Lower bound, shape `(...)`.
-        upper: Upper bound, shape `(...)`.
-
-    Example:
-        >>> Interval(torch.zeros(()), torch.ones(())).upper
-        tensor(1.)
-    """
-
-    lower: Tensor
-    upper: Tensor
 
 
 def draw_quantiles(draws: Tensor, levels: Sequence[float] | Tensor) -> Tensor:
@@ -77,83 +54,22 @@ def draw_quantiles(draws: Tensor, levels: Sequence[float] | Tensor) -> Tensor:
     return in_chunks(of_columns, flat).reshape(len(probabilities), *draws.shape[1:])
 
 
-def central_interval(draws: Tensor, level: float) -> Interval:
-    r"""Bound the central interval :math:`[q_{(1-\ell)/2}, q_{(1+\ell)/2}]` of the draws.
-
-    Args:
-        draws: Draws, shape `(draws, ...)`.
-        level: Nominal share :math:`\ell` in (0, 1).
-
-    Returns:
-        Lower and upper bound, each of shape `(...)`, in the units of the draws.
-
-    Raises:
-        InputError: If the level lies outside (0, 1), the draws are not finite, or they are too few:
-            a central 90 % interval needs 19 draws, a 99 % interval 199.
-
-    Example:
-        >>> central_interval(torch.arange(1.0, 20.0), 0.9)
-        Interval(lower=tensor(1.), upper=tensor(19.))
-    """
-    check_level(level)
-    lower, upper = draw_quantiles(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Interval(lower, upper)
-
-
-def interval_width(draws: Tensor, level: float) -> Tensor:
-    """Measure the width of the central interval: sharpness, smaller is better *if* calibrated.
-
-    Args:
-        draws: Draws, shape `(draws, ...)`.
-        level: Nominal share in (0, 1).
-
-    Returns:
-        Width, shape `(...)`, in the units of the draws.
-
-    Raises:
-        InputError: As :func:`central_interval`.
-
-    Example:
-        >>> interval_width(torch.arange(1.0, 20.0), 0.9)
-        tensor(18.)
-    """
-    lower, upper = central_interval(draws, level)
-    return upper - lower
-
-
-def coverage(
-    draws: Tensor, target: Tensor, level: float, *, dim: int | tuple[int, ...] | None = None
-) -> Tensor:
-    r"""Measure the share of targets inside the central interval of the draws.
-
-    .. math:: \frac{1}{n} \sum_n 1[q_{(1-\ell)/2} \le y_n \le q_{(1+\ell)/2}]
-
-    Args:
-        draws: Draws, shape `(draws, ...)`.
-        target: Observed values, shape `(...)`.
-        level: Nominal share :math:`\ell` in (0, 1).
-        dim: Dimensions of `target` to average over; all of them by default. With a target of
-            shape `(rows, steps)`, `dim=0` gives the coverage at each step ahead.
-
-    Returns:
-        Share in [0, 1], shape `()`, or the dimensions of `target` that are left.
-
-    Raises:
-        InputError: If shapes disagree, a value is not finite, the level lies outside (0, 1), or the
-            draws are too few for the level.
-
-    Example:
-        >>> draws = torch.arange(1.0, 20.0)[:, None].expand(19, 4)
-        >>> coverage(draws, torch.tensor([0.0, 1.5, 10.0, 18.0]), 0.9)
-        tensor(0.7500)
-
-    Source: Gneiting, Balabdaoui and Raftery, *Probabilistic Forecasts, Calibration and Sharpness*,
-    2007.
-    """
-    check_draws(draws, target)
-    lower, upper = central_interval(draws, level)
-    inside = ((lower <= target) & (target <= upper)).to(lower.dtype)
-    return inside.mean() if dim is None else inside.mean(dim=dim)
+def check_quantiles(
+    quantiles: Tensor, levels: Sequence[float] | Tensor, target: Tensor
+) -> list[float]:
+    """Refuse quantiles that are not `(levels, *target.shape)`; return the levels."""
+    check_finite("quantiles", quantiles)
+    check_finite("target", target)
+    probabilities = check_levels(levels)
+    expected = (len(probabilities), *target.shape)
+    if tuple(quantiles.shape) != expected:
+        raise InputError(
+            "quantiles",
+            expected=f"shape (levels, *target.shape) = {expected}",
+            got=f"shape {tuple(quantiles.shape)}",
+            hint="stack one prediction per level along the leftmost dimension",
+        )
+    return probabilities
 
 
 def check_levels(levels: Sequence[float] | Tensor) -> list[float]:

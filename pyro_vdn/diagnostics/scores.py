@@ -1,15 +1,14 @@
-"""Proper scores of predictive draws and distributions; smaller is better."""
+"""Continuous ranked probability scores of draws, Normals and mixtures; smaller is better."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from pyro_vdn.diagnostics import _checks
 from pyro_vdn.diagnostics._checks import check_draws, check_finite, in_chunks, refuse_where
-from pyro_vdn.diagnostics.quantiles import check_levels
 from pyro_vdn.errors import InputError
 
 
@@ -79,148 +78,125 @@ def crps_normal(loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
 
     Source: Gneiting and Raftery 2007, equation 21.
     """
-    check_finite("target", target)
-    for what, value in (("loc", loc), ("scale", scale)):
-        check_finite(what, value)
-        _check_broadcast(what, value, target)
-    refuse_where(scale <= 0, "scale", scale, "positive values")
-    w = (target - loc) / scale
-    density = torch.exp(-0.5 * w.square()) / math.sqrt(2.0 * math.pi)
-    return scale * (w * torch.erf(w / math.sqrt(2.0)) + 2.0 * density - 1.0 / math.sqrt(math.pi))
+    check_normal(loc, scale, target)
+    return scale * _expected_distance((target - loc) / scale) - scale / math.sqrt(math.pi)
 
 
-def energy_score(draws: Tensor, target: Tensor, *, fair: bool = False) -> Tensor:
-    r"""Score joint draws of whole trajectories: the multivariate form of the CRPS.
+def crps_mixture(
+    loc: Tensor, scale: Tensor, target: Tensor, *, log_weights: Tensor | None = None
+) -> Tensor:
+    r"""Score a mixture of Normals in closed form: continuous ranked probability score.
 
-    .. math:: \frac{1}{S} \sum_s \|x_s - y\| - \frac{1}{2 M} \sum_{s, s'} \|x_s - x_{s'}\|
+    .. math:: \sum_s w_s A(y - \mu_s, \sigma_s) - \frac12 \sum_{s, s'} w_s w_{s'}
+        A\Big(\mu_s - \mu_{s'}, \sqrt{\sigma_s^2 + \sigma_{s'}^2}\Big), \qquad
+        A(e, \sigma) = \sigma \, E|e / \sigma + \epsilon|, \ \epsilon \sim N(0, 1)
 
-    with the Euclidean norm over steps and :math:`M = S^2`, or :math:`S (S - 1)` if `fair`. Rows are
-    taken in chunks, so temporaries stay bounded however many rows there are (one row needs
-    :math:`S^2` elements).
+    The predictive distribution behind S draws of the neurons is such a mixture where the likelihood
+    is Normal: this score has no noise of outcome draws. It takes :math:`O(S^2)` per target, in
+    chunks.
 
     Args:
-        draws: Joint draws, shape `(draws, rows, steps)`.
-        target: Observed trajectories, shape `(rows, steps)`.
-        fair: Remove the bias of finitely many draws; needs at least two.
-
-    Returns:
-        Score per row, shape `(rows,)`, in the units of the target. It grows like the square root of
-        the number of steps.
-
-    Raises:
-        InputError: If shapes disagree, a value is not finite, or a fair score has one draw.
-
-    Example:
-        >>> draws = torch.tensor([[[0.0, 0.0]], [[3.0, 4.0]]])
-        >>> energy_score(draws, torch.zeros(1, 2))
-        tensor([1.2500])
-
-    Source: Gneiting and Raftery 2007, equation 22.
-    """
-    if target.ndim != 2:
-        raise InputError(
-            "target",
-            expected="shape (rows, steps)",
-            got=f"shape {tuple(target.shape)}",
-            hint="flatten every leading dimension into rows",
-        )
-    check_draws(draws, target, least=2 if fair else 1)
-    count = draws.shape[0]
-    pairs = count * (count - 1) if fair else count * count
-
-    def of_rows(x: Tensor, y: Tensor) -> Tensor:  # (draws, rows, steps), (rows, steps) -> (rows,)
-        error: Tensor = torch.linalg.vector_norm(x - y, dim=-1).mean(dim=0)
-        by_row = (x - y).transpose(0, 1)  # (rows, draws, steps)
-        # The shortcut through matrix products cancels digits when draws lie close together.
-        between: Tensor = torch.cdist(by_row, by_row, compute_mode="donot_use_mm_for_euclid_dist")
-        return error - between.sum(dim=(-2, -1)) / (2 * pairs)
-
-    return in_chunks(of_rows, draws, target, elements=count * max(count, target.shape[-1]))
-
-
-def pinball(quantiles: Tensor, levels: Sequence[float] | Tensor, target: Tensor) -> Tensor:
-    r"""Score predicted quantiles: the loss that each quantile minimises.
-
-    .. math:: \max(\tau (y - q_\tau), (\tau - 1) (y - q_\tau))
-
-    Args:
-        quantiles: Predicted quantiles :math:`q_\tau`, shape `(levels, ...)`.
-        levels: Probabilities :math:`\tau`, shape `(levels,)`, each in (0, 1).
+        loc: Locations :math:`\mu_s`, shape `(draws, ...)`.
+        scale: Standard deviations :math:`\sigma_s`, positive; broadcasts to the shape of `loc`.
         target: Observed values :math:`y`, shape `(...)`.
+        log_weights: Logs of the weights :math:`w_s` up to a constant, shape `(draws,)` or
+            `(draws, ...)`; :math:`-\infty` is a weight of 0. Equal weights by default.
 
     Returns:
-        Loss per level and target, shape `(levels, ...)`, in the units of the target. Twice its mean
-        over many evenly spread levels approaches the CRPS.
+        Score per target, shape `(...)`, in the units of the target. Differentiable.
 
     Raises:
-        InputError: If shapes disagree, a value is not finite, or a level lies outside (0, 1).
+        InputError: If shapes disagree, a value is not finite, a scale is not positive, or no
+            weight is.
 
     Example:
-        >>> pinball(torch.tensor([[0.0], [0.0]]), [0.1, 0.9], torch.tensor([2.0]))
-        tensor([[0.2000],
-                [1.8000]])
+        >>> loc, scale = torch.tensor([-1.0, 1.0]), torch.tensor(0.5)
+        >>> crps_mixture(loc, scale, torch.tensor(0.0))
+        tensor(0.3672)
 
-    Source: Koenker and Bassett, *Regression Quantiles*, 1978.
+    Source: Grimit, Gneiting, Berrocal and Johnson, *The Continuous Ranked Probability Score for
+    Circular Variables and its Application to Mesoscale Forecast Ensemble Verification*, 2006.
     """
-    check_finite("quantiles", quantiles)
+    check_draws(loc, target)
+    _check_scale(scale, loc, "loc")
+    weights = _mixture_weights(log_weights, loc)
+    shape = (loc.shape[0], -1)
+
+    def of_columns(parts: Tensor, y: Tensor) -> Tensor:  # (draws, columns, 3), (columns,)
+        mu, sigma, w = parts.unbind(-1)
+        error = (w * _distance(y - mu, sigma)).sum(dim=0)
+        return error - 0.5 * _mixture_spread(mu, sigma, w)
+
+    parts = torch.stack([v.reshape(shape) for v in (loc, scale.expand_as(loc), weights)], dim=-1)
+    flat = in_chunks(of_columns, parts, target.reshape(-1), elements=loc.shape[0] ** 2)
+    return flat.reshape(target.shape)
+
+
+def check_normal(loc: Tensor, scale: Tensor, target: Tensor) -> None:
+    """Refuse parameters of Normals that are not finite, positive, or of the target's shape."""
     check_finite("target", target)
-    probabilities = check_levels(levels)
-    expected = (len(probabilities), *target.shape)
-    if tuple(quantiles.shape) != expected:
-        raise InputError(
-            "quantiles",
-            expected=f"shape (levels, *target.shape) = {expected}",
-            got=f"shape {tuple(quantiles.shape)}",
-            hint="stack one prediction per level along the leftmost dimension",
-        )
-    error = target - quantiles
-    tau = torch.tensor(probabilities, dtype=error.dtype, device=error.device)
-    tau = tau.reshape(-1, *(1,) * target.ndim)  # (levels,) -> (levels, 1, ...)
-    return torch.maximum(tau * error, (tau - 1.0) * error)
+    check_finite("loc", loc)
+    _check_broadcast("loc", loc, target, "target")
+    _check_scale(scale, target, "target")
 
 
-def mixture_log_density(log_prob: Tensor) -> Tensor:
-    r"""Average densities over draws: the log of the posterior predictive density.
-
-    .. math:: \log \frac{1}{S} \sum_s p(y \mid z_s) = \operatorname{logsumexp}_s \log p(y \mid z_s)
-        - \log S
-
-    Sum joint terms *before* the call, average scores *after* it: averaging log-densities over a
-    horizon inside the sum gives a tempered score, not a density.
-
-    Args:
-        log_prob: Log-densities :math:`\log p(y \mid z_s)`, shape `(draws, ...)`; :math:`-\infty`
-            is allowed.
-
-    Returns:
-        Log-density of the mixture, shape `(...)`, in nats.
-
-    Raises:
-        InputError: If there is no draw, or a value is NaN or :math:`+\infty`.
-
-    Example:
-        >>> mixture_log_density(torch.tensor([[0.0, 0.0], [0.0, -torch.inf]]))
-        tensor([ 0.0000, -0.6931])
-    """
-    if log_prob.ndim == 0 or log_prob.numel() == 0:
-        raise InputError(
-            "log_prob",
-            expected="shape (draws, ...) with at least one draw",
-            got=f"shape {tuple(log_prob.shape)}",
-            hint="stack the log-densities of the draws along the leftmost dimension",
-        )
-    bad = torch.isnan(log_prob) | torch.isposinf(log_prob)
-    refuse_where(bad, "log_prob", log_prob, "log-densities below infinity")
-    return torch.logsumexp(log_prob, dim=0) - math.log(log_prob.shape[0])
+def _check_scale(scale: Tensor, like: Tensor, name: str) -> None:
+    check_finite("scale", scale)
+    _check_broadcast("scale", scale, like, name)
+    refuse_where(scale <= 0, "scale", scale, "positive values")
 
 
-def _check_broadcast(what: str, value: Tensor, target: Tensor) -> None:
+def _check_broadcast(what: str, value: Tensor, like: Tensor, name: str) -> None:
     try:
-        value.expand(target.shape)
+        value.expand(like.shape)
     except RuntimeError as error:
         raise InputError(
             what,
-            expected=f"a shape that broadcasts to target's {tuple(target.shape)}",
+            expected=f"a shape that broadcasts to {name}'s {tuple(like.shape)}",
             got=f"shape {tuple(value.shape)}",
-            hint="squeeze or unsqueeze it so that it lines up with the target",
+            hint=f"squeeze or unsqueeze it so that it lines up with the {name}",
         ) from error
+
+
+def _expected_distance(shift: Tensor) -> Tensor:
+    """Return `E|shift + e|` for a standard Normal e."""
+    density = torch.exp(-0.5 * shift.square()) / math.sqrt(2.0 * math.pi)
+    return shift * torch.erf(shift / math.sqrt(2.0)) + 2.0 * density
+
+
+def _distance(error: Tensor, scale: Tensor) -> Tensor:
+    """Return the mean absolute value of a Normal around `error`."""
+    return scale * _expected_distance(error / scale)
+
+
+def _mixture_weights(log_weights: Tensor | None, loc: Tensor) -> Tensor:
+    """Return weights that add up to one over draws, of the shape of `loc`."""
+    if log_weights is None:
+        return torch.full_like(loc, 1.0 / loc.shape[0])
+    if log_weights.shape not in (loc.shape, loc.shape[:1]):
+        raise InputError(
+            "log_weights",
+            expected=f"shape {tuple(loc.shape[:1])} or that of loc, {tuple(loc.shape)}",
+            got=f"shape {tuple(log_weights.shape)}",
+            hint="one weight per draw, or per draw and target",
+        )
+    bad = torch.isnan(log_weights) | torch.isposinf(log_weights)
+    refuse_where(bad, "log_weights", log_weights, "logs of weights below infinity")
+    most = log_weights.amax(dim=0)
+    refuse_where(torch.isneginf(most), "log_weights", most, "a weight above zero")
+    weights = log_weights.softmax(dim=0)
+    inner = (1,) * (loc.ndim - weights.ndim)  # (draws,) -> (draws, 1, ...)
+    return weights.reshape(*weights.shape, *inner).expand_as(loc)
+
+
+def _mixture_spread(mu: Tensor, sigma: Tensor, w: Tensor) -> Tensor:
+    """Return the mean distance of two independent draws of each mixture, `(columns,)`."""
+    block = max(1, _checks.CHUNK_ELEMENTS // mu.numel())
+    total = torch.zeros_like(mu[0])
+    for i in range(0, len(mu), block):
+        part = slice(i, i + block)  # (draws, columns) -> (block, draws, columns)
+        between = _distance(
+            mu[part, None] - mu, (sigma[part, None].square() + sigma.square()).sqrt()
+        )
+        total = total + (w[part, None] * w * between).sum(dim=(0, 1))
+    return total

@@ -6,14 +6,7 @@ import scoringrules
 import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics import (
-    _checks,
-    crps_draws,
-    crps_normal,
-    energy_score,
-    mixture_log_density,
-    pinball,
-)
+from pyro_vdn.diagnostics import _checks, crps_draws, crps_mixture, crps_normal
 from pyro_vdn.errors import InputError
 
 NAN = float("nan")
@@ -95,63 +88,42 @@ def test_crps_normal_broadcasts_parameters_to_the_target() -> None:
 
 
 @pytest.mark.usefixtures("_chunks")
-@pytest.mark.parametrize(("fair", "estimator"), [(False, "nrg"), (True, "fair")])
-@pytest.mark.parametrize(("rows", "steps"), [(1, 1), (4, 3), (3, 40)])
-def test_energy_score_equals_reference(rows: int, steps: int, fair: bool, estimator: str) -> None:
-    draws, target = normal(17, rows, steps), normal(rows, steps, seed=1)
-    expected = scoringrules.es_ensemble(
-        target.numpy(), draws.numpy(), m_axis=0, v_axis=-1, estimator=estimator
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 2)])
+def test_crps_mixture_equals_reference(shape: tuple[int, ...]) -> None:
+    loc, scale = 2 * normal(11, *shape), normal(11, *shape, seed=1).exp()
+    target, log_weights = normal(*shape, seed=2), 2 * normal(11, *shape, seed=3)
+    for given in (None, log_weights):
+        weights = None if given is None else given.softmax(dim=0).numpy()
+        expected = scoringrules.crps_mixnorm(
+            target.numpy(), loc.numpy(), scale.numpy(), weights, m_axis=0
+        )
+        got = crps_mixture(loc, scale, target, log_weights=given)
+        assert got.shape == shape
+        torch.testing.assert_close(got, torch.as_tensor(expected), rtol=1e-6, atol=1e-9)
+
+
+def test_crps_mixture_broadcasts_scales_and_weights_of_draws() -> None:
+    loc, target = normal(6, 5), normal(5, seed=1)
+    scale, weights = torch.tensor(0.7, dtype=torch.float64), normal(6, seed=2)
+    weights[2] = -torch.inf
+    full = crps_mixture(
+        loc, scale.expand(6, 5), target, log_weights=(weights + 40)[:, None].expand(6, 5)
     )
-    got = energy_score(draws, target, fair=fair)
-    assert got.shape == (rows,)
-    torch.testing.assert_close(got, torch.as_tensor(expected), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(crps_mixture(loc, scale, target, log_weights=weights), full)
+    kept = torch.tensor([0, 1, 3, 4, 5])
+    without = crps_mixture(loc[kept], scale, target, log_weights=weights[kept])
+    torch.testing.assert_close(full, without)
 
 
-def test_energy_score_of_one_step_is_the_crps() -> None:
-    draws, target = normal(30, 6, 1), normal(6, 1, seed=1)
-    torch.testing.assert_close(energy_score(draws, target), crps_draws(draws, target)[:, 0])
-
-
-def test_energy_score_keeps_digits_when_draws_are_close() -> None:
-    draws, target = (100 + 1e-3 * normal(40, 2, 60)).float(), torch.zeros(2, 60)
-    exact = energy_score(draws.double(), target.double())
-    torch.testing.assert_close(energy_score(draws, target).double(), exact, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("level", [0.05, 0.5, 0.9])
-def test_pinball_equals_reference(level: float) -> None:
-    quantiles, target = normal(1, 5, 2), normal(5, 2, seed=1)
-    expected = scoringrules.quantile_score(target.numpy(), quantiles[0].numpy(), level)
-    got = pinball(quantiles, [level], target)
-    torch.testing.assert_close(got[0], torch.as_tensor(expected), rtol=1e-6, atol=1e-12)
-
-
-def test_pinball_pairs_each_level_with_its_quantile() -> None:
-    levels = torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64)
-    quantiles, target = normal(3, 4), normal(4, seed=1)
-    got = pinball(quantiles, levels, target)
-    assert got.shape == (3, 4)
-    for index in range(3):
-        alone = pinball(quantiles[index : index + 1], levels[index : index + 1], target)
-        torch.testing.assert_close(got[index], alone[0])
-
-
-def test_mixture_log_density_is_the_log_of_the_mean_density() -> None:
-    log_prob = normal(9, 3)
-    torch.testing.assert_close(mixture_log_density(log_prob), log_prob.exp().mean(0).log())
-
-
-@pytest.mark.parametrize("shift", [-2000.0, 2000.0])
-def test_mixture_log_density_neither_over_nor_underflows(shift: float) -> None:
-    log_prob = normal(9, 3)
-    got = mixture_log_density(log_prob + shift)
-    torch.testing.assert_close(got, mixture_log_density(log_prob) + shift)
-
-
-def test_mixture_log_density_accepts_impossible_draws() -> None:
-    log_prob = torch.tensor([[-torch.inf, 0.0], [-torch.inf, -torch.inf]])
-    expected = torch.tensor([-torch.inf, -0.6931472])
-    torch.testing.assert_close(mixture_log_density(log_prob), expected)
+def test_crps_mixture_of_one_part_is_that_of_a_normal_and_differentiates() -> None:
+    loc, scale, target = normal(4), normal(4, seed=1).exp(), normal(4, seed=2)
+    torch.testing.assert_close(
+        crps_mixture(loc[None], scale[None], target), crps_normal(loc, scale, target)
+    )
+    leaf = normal(3, 2).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: crps_mixture(x, x.exp(), torch.zeros(2, dtype=torch.float64), log_weights=x), leaf
+    )
 
 
 ONE, TWO = torch.zeros(1), torch.zeros(2)
@@ -168,24 +140,22 @@ ONE, TWO = torch.zeros(1), torch.zeros(2)
         (lambda: crps_draws(torch.zeros(0, 1), ONE), r"draws: expected at least one element"),
         (lambda: crps_draws(torch.zeros(3, 1).long(), ONE), r"draws: .* got torch.int64"),
         (lambda: crps_draws(torch.zeros(1, 1), ONE, fair=True), r"at least 2 draws .* got 1"),
-        (lambda: energy_score(torch.zeros(3, 2), TWO), r"target: expected shape \(rows, steps\)"),
-        (lambda: energy_score(torch.zeros(3, 2, 1), torch.zeros(1, 2)), r"draws: expected shape"),
-        (
-            lambda: energy_score(torch.zeros(1, 1, 2), torch.zeros(1, 2), fair=True),
-            r"at least 2 draws",
-        ),
         (lambda: crps_normal(torch.zeros(2, 1), ONE + 1, TWO), r"loc: expected .* \(2, 1\)"),
         (lambda: crps_normal(TWO, torch.ones(3), TWO), r"scale: expected a shape that broadcasts"),
         (lambda: crps_normal(TWO, TWO, TWO), r"scale: expected positive values, got 0.0 at \(0,\)"),
         (lambda: crps_normal(TWO, TWO + NAN, TWO), r"scale: expected finite values"),
-        (lambda: pinball(torch.zeros(3, 2), [0.5], TWO), r"quantiles: .*\(1, 2\), got .*\(3, 2\)"),
-        (lambda: pinball(torch.zeros(1, 2), [1.0], TWO), r"levels: .* got 1.0 at \(0,\)"),
-        (lambda: pinball(torch.zeros(1, 2), [], TWO), r"levels: expected one non-empty dimension"),
-        (lambda: pinball(torch.zeros(1, 2) + NAN, [0.5], TWO), r"quantiles: expected finite"),
-        (lambda: mixture_log_density(torch.tensor(0.0)), r"log_prob: expected shape"),
-        (lambda: mixture_log_density(torch.zeros(0, 2)), r"log_prob: .* at least one draw"),
-        (lambda: mixture_log_density(TWO + NAN), r"log_prob: .* got nan at \(0,\)"),
-        (lambda: mixture_log_density(TWO + torch.inf), r"log_prob: .* got inf at \(0,\)"),
+        (lambda: crps_mixture(TWO, TWO + 1, TWO), r"draws: expected shape"),
+        (lambda: crps_mixture(TWO, ONE + 1, TWO[0], log_weights=ONE), r"log_weights: .* \(2,\)"),
+        (lambda: crps_mixture(TWO, TWO, TWO[0]), r"scale: expected positive values"),
+        (lambda: crps_mixture(TWO, torch.ones(3), TWO[0]), r"scale: .* broadcasts to loc's \(2,"),
+        (
+            lambda: crps_mixture(TWO, TWO + 1, TWO[0], log_weights=TWO + NAN),
+            r"log_weights: expected logs of weights .* got nan at \(0,\)",
+        ),
+        (
+            lambda: crps_mixture(TWO, TWO + 1, TWO[0], log_weights=TWO - torch.inf),
+            r"log_weights: expected a weight above zero",
+        ),
     ],
 )
 def test_bad_input_is_refused_with_its_place(call: object, text: str) -> None:

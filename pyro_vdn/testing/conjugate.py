@@ -72,6 +72,16 @@ class ConjugateNeurons(PyroModule):
         mean = (y - self.bias) @ self.weight / (self.noise**2 + squares)
         return Moments(mean, self.noise**2 / (self.noise**2 + squares))
 
+    @torch.no_grad()
+    def set_exact_(self) -> None:
+        """Give the layer's posterior the parameters at which it is the exact one."""
+        posterior = self.neurons.posterior
+        gain = self.weight / (self.noise**2 + self.weight.square().sum(0))
+        scale = self.exact_posterior(self.bias).variance.sqrt()
+        posterior.loc.weight.copy_(gain.mT)
+        posterior.loc.bias.copy_(-self.bias @ gain)
+        posterior.multiply_scale_(scale / posterior.scale_of_units(), scale)
+
     def elbo(self, y: Tensor) -> Tensor:
         r"""Return the ELBO of each row at the layer's present posterior, in closed form, `(rows,)`.
 

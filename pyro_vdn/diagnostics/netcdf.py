@@ -18,7 +18,7 @@ def save_netcdf(data: ArviZData, path: str | os.PathLike[str]) -> None:
     The file appears whole or not at all: an older one of that name survives a failure.
 
     Args:
-        data: What :func:`to_arviz` returned.
+        data: What :func:`arrays_to_arviz` returned.
         path: File to write, usually ending in `.nc`; its folder must exist.
 
     Raises:
@@ -27,8 +27,8 @@ def save_netcdf(data: ArviZData, path: str | os.PathLike[str]) -> None:
     Example:
         >>> import tempfile
         >>> import numpy as np
-        >>> from pyro_vdn.diagnostics import to_arviz
-        >>> data = to_arviz({"posterior": {"z": np.zeros((4, 2))}})
+        >>> from pyro_vdn.diagnostics import arrays_to_arviz
+        >>> data = arrays_to_arviz({"posterior": {"z": np.zeros((4, 2))}})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_netcdf(data, f"{folder}/run.nc")
         ...     load_netcdf(f"{folder}/run.nc")["posterior"]["z"].shape

@@ -136,15 +136,33 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
     product over all outputs and, of sequences, all steps that are not missing.
 
     Args:
-        outcome: The likelihood of all draws, batch shape `(draws, rows, outputs)` or
-            `(draws, rows, time, outputs)`, or with 1 in place of outputs that are the event
-            dimension.
-        y: Targets, `(rows, outputs)` or `(rows, time, outputs)`; NaN where one is missing. Under a
-            joint distribution of a step's outputs, one that is missing in part is missing.
+        outcome: The likelihood of all draws, as `draw_log_probs` takes it.
+        y: Targets, likewise.
 
     Returns:
         Densities of the shape of the targets, NaN where they are (None where a joint distribution
         does not know its marginals), and `(rows,)`.
+
+    Raises:
+        InputError: For targets of another shape.
+    """
+    per_output, joint = draw_log_probs(outcome, y)
+    return None if per_output is None else averaged(per_output), averaged(joint)
+
+
+def draw_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | None, Tensor]:
+    r"""Return the log density of targets given each draw, output by output and jointly.
+
+    Args:
+        outcome: The likelihood of all draws, batch shape `(draws, rows, outputs)` or
+            `(draws, rows, time, outputs)`, or with 1 in place of outputs that are the event
+            dimension.
+        y: Targets, `(rows, outputs)` or `(rows, time, outputs)`; NaN where one is missing. Jointly,
+            a step whose outputs have one distribution is left out where any of them is missing.
+
+    Returns:
+        `log p(y_j | z_s)`, `(draws, *y.shape)`, NaN where a target is (None where a joint
+        distribution does not know its marginals), and `sum_j log p(y_j | z_s)`, `(draws, rows)`.
 
     Raises:
         InputError: For targets of another shape.
@@ -155,25 +173,31 @@ def mixture_log_probs(outcome: dist.Distribution, y: Tensor) -> tuple[Tensor | N
     there = torch.ones_like(y[..., :1], dtype=torch.bool) if seen.mask is None else seen.mask
     if outcome.event_dim == 0:
         log_prob = outcome.log_prob(seen.values)
-        return _averaged(log_prob).masked_fill(~there, math.nan), _averaged_rows(log_prob, there)
-    there = there.all(-1, keepdim=True)  # a joint density needs all outputs of a step
+        return _known(log_prob, there), _of_rows(log_prob, there)
     target = seen.values.unsqueeze(-2)  # (rows, outputs) -> (rows, 1, outputs)
-    joint = _averaged_rows(outcome.log_prob(target), there)
+    # A joint density needs all outputs of a step.
+    joint = _of_rows(outcome.log_prob(target), there.all(-1, keepdim=True))
     if not hasattr(outcome, "per_output"):
         return None, joint
-    per_output = _averaged(outcome.per_output().log_prob(target)).squeeze(-2)
-    return per_output.masked_fill(~there, math.nan), joint
+    return _known(outcome.per_output().log_prob(target).squeeze(-2), there), joint
 
 
-def _averaged(log_prob: Tensor) -> Tensor:
-    """Return the log of the mean density of draws, which are the first dimension."""
+def averaged(log_prob: Tensor) -> Tensor:
+    """Return the log of the mean density of draws.
+
+    Args:
+        log_prob: Log densities, `(draws, ...)`.
+    """
     return log_prob.logsumexp(0) - math.log(len(log_prob))
 
 
-def _averaged_rows(log_prob: Tensor, there: Tensor) -> Tensor:
-    """Return the same of all that is there of a row together, `(rows,)`."""
-    rows = log_prob.masked_fill(~there, 0.0).flatten(2)  # (draws, rows, ...) -> (draws, rows, all)
-    return _averaged(rows.sum(-1))
+def _known(log_prob: Tensor, there: Tensor) -> Tensor:
+    return log_prob if bool(there.all()) else log_prob.masked_fill(~there, math.nan)
+
+
+def _of_rows(log_prob: Tensor, there: Tensor) -> Tensor:
+    """Return the log density of all that is there of a row together, `(draws, rows)`."""
+    return log_prob.masked_fill(~there, 0.0).flatten(2).sum(-1)
 
 
 def check_density_targets(y: Tensor, expected: torch.Size) -> None:

@@ -10,7 +10,7 @@ import pyro.poutine
 import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics import ArviZData, UnitStatistics, to_arviz
+from pyro_vdn.diagnostics import ArviZData, UnitStatistics, arrays_to_arviz
 from pyro_vdn.infer import predict
 from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.nn.sites import DRAWS, is_neuron, layer_of
@@ -118,7 +118,7 @@ def _to_arviz(
     groups = {name: variables for name, variables in groups.items() if variables}
     attrs = {k: v for k, v in attrs.items() if not isinstance(v, dict) or k in groups}
     used = {name for variables in groups.values() for name in variables}
-    return to_arviz(
+    return arrays_to_arviz(
         groups, dims={k: v for k, v in dims.items() if k in used}, coords=coords, attrs=attrs
     )
 

@@ -13,7 +13,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_vdn.diagnostics import ArviZData, to_arviz
+from pyro_vdn.diagnostics import ArviZData, arrays_to_arviz
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.plates import guess_max_plate_nesting
@@ -90,7 +90,7 @@ def sequences_to_arviz(
     if y is not None:
         groups["observed_data"] = {site: y}
         groups["log_likelihood"] = {site: _log_prob(outcome["fn"], y)}
-    return to_arviz(groups, dims=dims, coords=coords)
+    return arrays_to_arviz(groups, dims=dims, coords=coords)
 
 
 def _outputs_last(outcome: dict[str, Any]) -> Tensor:

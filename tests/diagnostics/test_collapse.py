@@ -12,7 +12,7 @@ from pyro_vdn.diagnostics import (
     collapse_report,
     load_netcdf,
     save_netcdf,
-    to_arviz,
+    arrays_to_arviz,
 )
 from pyro_vdn.errors import InputError
 
@@ -250,7 +250,7 @@ def test_xarray_has_named_coordinates(report: Any, tmp_path: Any) -> None:
     assert not np.isnan(data["use"].sel(unit="a[0]"))
     assert (data.attrs["threshold_kl"], data.attrs["rows_b.1"]) == (0.01, 90)
     variables = {name: data[name].values for name in data.data_vars}
-    held = to_arviz(
+    held = arrays_to_arviz(
         {"unit_stats": variables},
         dims={name: ["unit"] for name in variables},
         coords={"unit": data["unit"].values},

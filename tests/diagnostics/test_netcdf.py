@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import xarray
 
+from pyro_vdn.diagnostics.arrays_to_arviz import arrays_to_arviz
 from pyro_vdn.diagnostics.netcdf import load_netcdf, save_netcdf
-from pyro_vdn.diagnostics.to_arviz import to_arviz
 from pyro_vdn.errors import InputError
 
 
 def example(fill: float = 1.5, **attrs: Any) -> Any:
-    return to_arviz(
+    return arrays_to_arviz(
         {
             "posterior": {"neurons.z": np.full((20, 4, 3), fill)},
             "observed_data": {"y": np.array([1.0, np.nan, 3.0, 4.0], dtype=np.float32)},
@@ -83,7 +83,7 @@ def test_a_flipped_bit_in_the_values_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "run.nc"
     # Random bytes do not compress: the hardest case for the compressor's checksum.
     random = np.random.default_rng(0).integers(256, size=(200, 500), dtype=np.uint8)
-    save_netcdf(to_arviz({"posterior": {"z": random}}), path)
+    save_netcdf(arrays_to_arviz({"posterior": {"z": random}}), path)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1  # the values fill nearly the whole file
     path.write_bytes(bytes(content))

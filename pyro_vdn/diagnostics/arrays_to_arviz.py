@@ -29,7 +29,7 @@ SAMPLE_GROUPS = frozenset(
 """Groups whose arrays carry draws on the leftmost dimension."""
 
 
-def to_arviz(
+def arrays_to_arviz(
     groups: Mapping[str, Mapping[str, ArrayLike]],
     *,
     dims: Mapping[str, Sequence[str]] | None = None,
@@ -60,7 +60,7 @@ def to_arviz(
         InputError: If names, shapes, draws or labels do not fit together.
 
     Example:
-        >>> data = to_arviz(
+        >>> data = arrays_to_arviz(
         ...     {"posterior": {"z": np.zeros((100, 3, 2))}, "unit_stats": {"kl": np.ones(2)}},
         ...     dims={"z": ["row", "unit"], "kl": ["unit"]},
         ...     coords={"unit": ["first", "second"]},

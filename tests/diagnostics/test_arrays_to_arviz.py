@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pyro_vdn import __version__
-from pyro_vdn.diagnostics.to_arviz import SAMPLE_GROUPS, to_arviz
+from pyro_vdn.diagnostics.arrays_to_arviz import SAMPLE_GROUPS, arrays_to_arviz
 from pyro_vdn.errors import InputError
 
 ARVIZ_1 = int(arviz.__version__.split(".")[0]) >= 1
@@ -33,7 +33,7 @@ def groups() -> dict[str, dict[str, Any]]:
 
 def whole(**change: Any) -> Any:
     given = {"dims": DIMS, "coords": COORDS, **change}
-    return to_arviz(given.pop("groups", groups()), **given)
+    return arrays_to_arviz(given.pop("groups", groups()), **given)
 
 
 def test_container_is_that_of_the_installed_version() -> None:
@@ -82,21 +82,21 @@ def test_arviz_reads_the_result() -> None:
 
 def test_a_tensor_with_gradient_is_read() -> None:
     torch = pytest.importorskip("torch")
-    data = to_arviz({"posterior": {"z": torch.ones(5, 2, requires_grad=True)}})
+    data = arrays_to_arviz({"posterior": {"z": torch.ones(5, 2, requires_grad=True)}})
     np.testing.assert_array_equal(data["posterior"]["z"].values, np.ones((1, 5, 2)))
 
 
 def test_scalars_and_strings_are_stored() -> None:
-    data = to_arviz({"constant_data": {"beta": 0.5, "name": np.array(["u", "v"])}})
+    data = arrays_to_arviz({"constant_data": {"beta": 0.5, "name": np.array(["u", "v"])}})
     assert float(data["constant_data"]["beta"]) == 0.5
     assert data["constant_data"]["name"].values.tolist() == ["u", "v"]
 
 
 def test_import_is_silent_on_the_first_use_of_a_day(tmp_path: Path) -> None:
     program = (
-        "from pyro_vdn.diagnostics.to_arviz import to_arviz\n"
+        "from pyro_vdn.diagnostics.arrays_to_arviz import arrays_to_arviz\n"
         "import sys; assert 'arviz' not in sys.modules\n"
-        "to_arviz({'posterior': {'z': [0.0, 1.0]}})\n"
+        "arrays_to_arviz({'posterior': {'z': [0.0, 1.0]}})\n"
     )
     # A fresh cache folder has no stamp of today.
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}

@@ -84,7 +84,7 @@ def _runs(
         yield _trained(NEURONS, neurons, problem, recipe, seed)
         mean_only = deterministic(pyro.poutine.unwrap(neurons))
         yield _scored(MEAN_ONLY, mean_only, problem, recipe, seed)
-        yield _trained(TWIN, problem.build_model(seed, twin=True), problem, recipe, seed)
+        yield _trained(TWIN, problem.build_model(seed, units="points"), problem, recipe, seed)
 
 
 def _trained(

@@ -75,7 +75,7 @@ def bench_regression(
 
 
 def _fit(method: str, problem: Problem, seed: int, twin: bool) -> tuple[Any, dict[str, Any]]:
-    model = problem.build_model(seed, twin=twin)
+    model = problem.build_model(seed, units="points" if twin else "neurons")
     result = train(problem, model, seed, f"{method}, split {problem.source.split}")
     return model, {
         "seed": seed,

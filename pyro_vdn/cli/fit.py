@@ -1,4 +1,4 @@
-"""``pyro-vdn fit``: train neurons and their twin, score both, write a run folder."""
+"""``pyro-vdn fit``: train neurons and references, score all, write a run folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import typer
 
 from pyro_vdn.cli.errors import reported
 from pyro_vdn.cli.language import language
-from pyro_vdn.cli.options import Demo, NoTwin, Out, Resume, Seed, Steps, Threads
+from pyro_vdn.cli.options import (
+    Demo,
+    Out,
+    References,
+    Resume,
+    Seed,
+    Steps,
+    Threads,
+    chosen_references,
+)
 from pyro_vdn.cli.runs import resume_run, start_run
 from pyro_vdn.cli.threads import set_threads
 
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
     from pyro_vdn.train.problem import Recipe
 
 app = typer.Typer(
-    help="Train distributional neurons and their deterministic twin, and score both.",
+    help="Train distributional neurons and what they are compared with, and score all.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -57,7 +66,7 @@ def forecasting(
     out: Out = None,
     demo: Demo = False,
     resume: Resume = False,
-    no_twin: NoTwin = False,
+    references: References = None,
     threads: Threads = 1,
 ) -> None:
     """Forecast a series: `pyro-vdn fit forecasting --demo --out runs/demo`."""
@@ -66,8 +75,9 @@ def forecasting(
     set_threads(threads)
     lengths: dict[str, Any] = {"input_length": input_length, "horizon": horizon, "num_units": units}
     given = {"data": data, "target": target, "seed": seed, "steps": steps, **lengths}
+    given["references"] = references
     if resume:
-        resume_run(out, "forecasting", {**given, "demo": demo or None}, not no_twin)
+        resume_run(out, "forecasting", {**given, "demo": demo or None})
         return
     recipe = ForecastingRecipe.demo() if demo else ForecastingRecipe()
     recipe = replace(recipe, **{name: value for name, value in lengths.items() if value})
@@ -75,7 +85,8 @@ def forecasting(
         recipe = replace(recipe, kernel_size=recipe.input_length - 1 + recipe.input_length % 2)
     if steps:
         recipe = recipe.with_steps(steps)
-    _start(recipe, data or "etth1", target or [], 0, None, seed or 0, out, not no_twin)
+    recipe = replace(recipe, **chosen_references(references))
+    _start(recipe, data or "etth1", target or [], 0, None, seed or 0, out)
 
 
 @app.command("regression")
@@ -105,7 +116,7 @@ def regression(
     out: Out = None,
     demo: Demo = False,
     resume: Resume = False,
-    no_twin: NoTwin = False,
+    references: References = None,
     threads: Threads = 1,
 ) -> None:
     """Predict one column of a table: `pyro-vdn fit regression --data houses.csv --target price`."""
@@ -115,15 +126,16 @@ def regression(
     if resume:
         given = {"data": data, "target": target, "split": split, "accept": accept}
         rest = {"num_units": units, "seed": seed, "steps": steps, "demo": demo or None}
-        resume_run(out, "regression", {**given, **rest}, not no_twin)
+        resume_run(out, "regression", {**given, **rest, "references": references})
         return
     recipe = RegressionRecipe.demo() if demo else RegressionRecipe()
     if units:
         recipe = replace(recipe, num_units=units)
     if steps:
         recipe = recipe.with_steps(steps)
+    recipe = replace(recipe, **chosen_references(references))
     targets = [target] if target else []
-    _start(recipe, data or "energy", targets, split or 0, accept, seed or 0, out, not no_twin)
+    _start(recipe, data or "energy", targets, split or 0, accept, seed or 0, out)
 
 
 def _start(
@@ -134,11 +146,10 @@ def _start(
     accept: str | None,
     seed: int,
     out: Path | None,
-    twin: bool,
 ) -> None:
     from pyro_vdn.train.problem import Source
 
     source = Source(data, tuple(target), split, accept)
     if source.is_file and Path(data).exists():
         source = replace(source, data=str(Path(data).resolve()))
-    start_run(source, recipe, seed, out, twin)
+    start_run(source, recipe, seed, out)

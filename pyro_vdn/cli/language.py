@@ -1,4 +1,4 @@
-"""``pyro-vdn fit language``: train a language model and its twin on a text."""
+"""``pyro-vdn fit language``: train a language model and its references on a text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pyro_vdn.cli.errors import reported
-from pyro_vdn.cli.options import Demo, NoTwin, Out, Resume, Seed, Steps, Threads
+from pyro_vdn.cli.options import (
+    Demo,
+    Out,
+    References,
+    Resume,
+    Seed,
+    Steps,
+    Threads,
+    chosen_references,
+)
 from pyro_vdn.cli.runs import resume_run, start_run
 from pyro_vdn.cli.threads import set_threads
 
@@ -55,7 +64,7 @@ def language(
     out: Out = None,
     demo: Demo = False,
     resume: Resume = False,
-    no_twin: NoTwin = False,
+    references: References = None,
     threads: Threads = 1,
 ) -> None:
     """Model a text: `pyro-vdn fit language --demo --out runs/text`."""
@@ -66,16 +75,16 @@ def language(
     given = {"text": text, "tokenizer": tokenizer, "vocabulary": vocabulary, "share": share}
     if resume:
         rest = {**sizes, "seed": seed, "steps": steps, "demo": demo or None}
-        resume_run(out, "language", {**given, **rest}, not no_twin)
+        resume_run(out, "language", {**given, **rest, "references": references})
         return
     recipe = _recipe(share, demo)
     changes: dict[str, Any] = {"tokenizer": tokenizer, "vocab_size": vocabulary}
     changes |= {_SIZES[name]: value for name, value in sizes.items()}
     changes = {name: value for name, value in changes.items() if value is not None}
-    recipe = replace(recipe, **changes)
+    recipe = replace(recipe, **changes, **chosen_references(references))
     if steps:
         recipe = recipe.with_steps(steps)
-    start_run(Source(_place(text or "pydoc")), recipe, seed or 0, out, not no_twin)
+    start_run(Source(_place(text or "pydoc")), recipe, seed or 0, out)
 
 
 def _recipe(share: float | None, demo: bool) -> LanguageRecipe:

@@ -13,9 +13,7 @@ Seed = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(
-        help="Training steps of each of the two models.", min=1, show_default="as the recipe says"
-    ),
+    typer.Option(help="Training steps of each model.", min=1, show_default="as the recipe says"),
 ]
 Threads = Annotated[
     int, typer.Option(help="CPU threads; models this small run best on one.", min=1)
@@ -33,4 +31,38 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Continue the interrupted run in --out, with its own settings."),
 ]
-NoTwin = Annotated[bool, typer.Option("--no-twin", help="Train the neurons only.")]
+References = Annotated[
+    str | None,
+    typer.Option(
+        help="What the neurons are compared with, trained and scored beside them: any of twin "
+        "(deterministic), dropout (MC dropout) and ensemble (five twins), with commas; or none.",
+        metavar="NAMES",
+        show_default="twin",
+    ),
+]
+
+
+def chosen_references(given: str | None) -> dict[str, tuple[str, ...]]:
+    """Return what ``--references`` changes of a recipe.
+
+    Args:
+        given: Names with commas between them, or ``"none"``; None where the option is not given.
+
+    Returns:
+        ``references``, or nothing where the option is not given.
+
+    Raises:
+        InputError: For unknown or repeated names.
+
+    Example:
+        >>> chosen_references("twin, dropout"), chosen_references("none"), chosen_references(None)
+        ({'references': ('twin', 'dropout')}, {'references': ()}, {})
+    """
+    from pyro_vdn.train.members import REFERENCES, check_references
+
+    if given is None:
+        return {}
+    names = () if given == "none" else tuple(name.strip() for name in given.split(","))
+    known = f"--references {','.join(REFERENCES)}, or --references none"
+    check_references(names, what="--references", hint=known)
+    return {"references": names}

@@ -13,7 +13,7 @@ from pyro_vdn.cli.errors import Stopped
 _OPTIONS = {"num_units": "--units"}
 
 
-def start_run(source: Any, recipe: Any, seed: int, out: Path | None, twin: bool) -> None:
+def start_run(source: Any, recipe: Any, seed: int, out: Path | None) -> None:
     """Start a run and see it through.
 
     Args:
@@ -21,7 +21,6 @@ def start_run(source: Any, recipe: Any, seed: int, out: Path | None, twin: bool)
         recipe: Every hyper-parameter.
         seed: Seed of the run.
         out: Its folder; by default one is made of task, data and time.
-        twin: Whether to train the twin too.
     """
     from pyro_vdn.train import run
 
@@ -29,17 +28,16 @@ def start_run(source: Any, recipe: Any, seed: int, out: Path | None, twin: bool)
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         out = Path("runs") / f"{recipe.task}-{source.name}-{stamp}"
     problem, config = run.start_run(source, recipe, seed, out)
-    _complete(problem, config, out, twin)
+    _complete(problem, config, out)
 
 
-def resume_run(out: Path | None, task: str, given: dict[str, Any], twin: bool) -> None:
+def resume_run(out: Path | None, task: str, given: dict[str, Any]) -> None:
     """Continue an interrupted run with its own settings.
 
     Args:
         out: Its folder.
         task: What the command is for.
         given: Settings that were given beside it, which are refused.
-        twin: Whether to train the twin too.
     """
     from pyro_vdn.errors import InputError
     from pyro_vdn.train import run
@@ -65,16 +63,16 @@ def resume_run(out: Path | None, task: str, given: dict[str, Any], twin: bool) -
             got=f"one of {problem.recipe.task}",
             hint=f"pyro-vdn fit {problem.recipe.task} --out {out} --resume",
         )
-    _complete(problem, config, out, twin)
+    _complete(problem, config, out)
 
 
-def _complete(problem: Any, config: Any, out: Path, twin: bool) -> None:
+def _complete(problem: Any, config: Any, out: Path) -> None:
     from pyro_vdn.cli.table import show_report
     from pyro_vdn.train.run import Interrupted, complete_run
 
     try:
         report = complete_run(
-            problem, config, out, twin=twin, say=lambda message: typer.echo(message, err=True)
+            problem, config, out, say=lambda message: typer.echo(message, err=True)
         )
     except Interrupted as stop:
         command = f"pyro-vdn fit {problem.recipe.task} --out {out} --resume"

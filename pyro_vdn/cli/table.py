@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pyro_vdn.train.members import method_label
+
 if TYPE_CHECKING:
     from pyro_vdn.train.run import RunReport
 
@@ -62,7 +64,8 @@ _NUMBERS = _Layout(
         *("kl_per_unit", "active_share"),
     ),
     caption="in standard units. MSE of the predictive mean, MAE of the median of draws; CRPS and "
-    "energy score are fair. NLL in nats, with the neurons integrated out in closed form.",
+    "energy score are fair. NLL in nats, with the neurons integrated out in closed form. Standard "
+    "errors over rows that do not overlap.",
 )
 _LANGUAGE = _Layout(
     low={
@@ -87,16 +90,15 @@ _LANGUAGE = _Layout(
         *("kl_per_unit", "active_share"),
     ),
     caption="of the predictive distribution averaged over draws. ECE over 15 bins; flip rate is "
-    "the share of pairs of draws whose most probable tokens differ.",
+    "the share of pairs of draws whose most probable tokens differ. Standard errors over blocks.",
 )
 _LAYOUTS = {"forecasting": _NUMBERS, "regression": _NUMBERS, "language": _LANGUAGE}
 _SHARES = ("coverage_90", "active_share", "accuracy", "flip_rate")
 _TINY = ("conditional_variance",)
-_NAMES = {"neurons": "neurons", "twin": "deterministic twin"}
 
 
 def show_report(report: RunReport) -> None:
-    """Print the scores of a run on standard output, the better of two in bold.
+    """Print the scores of a run on standard output, the best in bold.
 
     Args:
         report: The scores.
@@ -108,13 +110,16 @@ def show_report(report: RunReport) -> None:
         title_style="bold",
     )
     table.add_column("")
-    for name in report.models:
-        table.add_column(_NAMES[name], justify="right")
+    for name, scores in report.models.items():
+        table.add_column(method_label(name, len(scores.get("members", ()))), justify="right")
     layout = _LAYOUTS[report.task]
     for key, label in layout.headings.items():
         values = [scores.get(key) for scores in report.models.values()]
         if any(value is not None for value in values):
             table.add_row(label, *_cells(layout, key, values))
+        errors = [scores.get(f"{key}_se") for scores in report.models.values()]
+        if any(error is not None for error in errors):
+            table.add_row("  ± standard error", *(_text(key, error) for error in errors))
     console = Console(highlight=False)
     console.print(table)
     console.print(_caption(report), soft_wrap=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyro_vdn.train.checkpoint import load_checkpoint, save_checkpoint
 from pyro_vdn.train.default_loss import default_loss
-from pyro_vdn.train.evaluate import Evaluation, Metrics, evaluate, evaluate_fully
+from pyro_vdn.train.evaluate import Evaluation, Metrics, evaluate, evaluate_fully, evaluate_pooled
 from pyro_vdn.train.evaluate_tokens import (
     TokenEvaluation,
     evaluate_token_draws,
@@ -14,8 +14,11 @@ from pyro_vdn.train.evaluate_tokens import (
 )
 from pyro_vdn.train.fit import FitResult, fit
 from pyro_vdn.train.lightning import import_lightning
+from pyro_vdn.train.members import Member
 from pyro_vdn.train.options import FitOptions
 from pyro_vdn.train.parameters import count_parameters
+from pyro_vdn.train.pooled_tokens import evaluate_pooled_tokens
+from pyro_vdn.train.run_folder import load_model, load_models
 from pyro_vdn.train.sequence_draws import sequences_to_arviz
 
 if TYPE_CHECKING:
@@ -32,17 +35,22 @@ __all__ = [
     "FitResult",
     "HistoryCallback",
     "MatchPriors",
+    "Member",
     "Metrics",
     "TokenEvaluation",
     "count_parameters",
     "default_loss",
     "evaluate",
     "evaluate_fully",
+    "evaluate_pooled",
+    "evaluate_pooled_tokens",
     "evaluate_token_draws",
     "evaluate_tokens",
     "fit",
     "fit_token_temperature",
     "load_checkpoint",
+    "load_model",
+    "load_models",
     "save_checkpoint",
     "sequences_to_arviz",
 ]

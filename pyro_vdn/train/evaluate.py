@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics import UnitStatistics, coverage, crps_draws, energy_score, pit
+from pyro_vdn.diagnostics import UnitStatistics
+from pyro_vdn.errors import InputError
 from pyro_vdn.infer import ClosedForm, Prediction, predict, predict_closed_form
 from pyro_vdn.infer.evaluating import evaluating
 from pyro_vdn.infer.own_store import give_own_store
@@ -19,6 +20,7 @@ from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_positive, check_rows
 from pyro_vdn.poutine import LayerRecord, record
 from pyro_vdn.train.parameters import count_parameters
+from pyro_vdn.train.row_scores import RowScores
 
 Program = Callable[..., Any]
 
@@ -76,6 +78,10 @@ class Evaluation:
         metrics: The scores.
         pit: Probability integral transforms of the targets' shape, NaN where one is missing.
         layers: Statistics of the units of every layer by path; empty for the deterministic twin.
+        rows: Scores of every row, for intervals and paired differences; NaN for what is missing:
+            ``"nll"`` and ``"crps"`` of each output, of the targets' shape; ``"joint_nll"``, in nats
+            of all outputs of a row together, and ``"energy_score"``, `(rows,)`.
+        standard_errors: Of some of the scores, over what is independent; empty where not known.
 
     Example:
         >>> metrics = Metrics(0.1, 0.2, 0.3, 0.3, 0.1, 0.9, 0.1, None, None, 10, 1.0)
@@ -86,6 +92,8 @@ class Evaluation:
     metrics: Metrics
     pit: Tensor
     layers: dict[str, UnitStatistics]
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    standard_errors: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -159,35 +167,88 @@ def evaluate_fully(
     Raises:
         InputError: As for `evaluate`.
     """
+    fitted = [(model, guide)]
+    return evaluate_pooled(
+        fitted, x, y, num_samples=num_samples, batch_size=batch_size, on_batch=on_batch
+    )
+
+
+def evaluate_pooled(
+    fitted: Sequence[tuple[Program, Program]],
+    x: Tensor,
+    y: Tensor,
+    *,
+    num_samples: int = 100,
+    batch_size: int = 1024,
+    on_batch: Callable[[int], None] = lambda rows: None,
+) -> Evaluation:
+    r"""Score an ensemble as `evaluate_fully` scores one model.
+
+    Its predictive density is the mixture of its M members' in equal shares,
+    `p(y) = 1/M sum_m p_m(y)`. Only a batch of draws is held at a time.
+
+    Args:
+        fitted: Programs with their guides, at least one.
+        x: Inputs, `(rows, ...)`.
+        y: Targets, `(rows, outputs)`.
+        num_samples: Draws per row of all members together, in equal shares.
+        batch_size: Rows per batch.
+        on_batch: Called with the number of rows of every batch that is done.
+
+    Returns:
+        Scores and transforms; unit statistics of a single model.
+
+    Raises:
+        InputError: As for `evaluate`, and for no models.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import Regression
+        >>> fitted = [(model, NeuronGuide(model)) for model in (Regression(3), Regression(3))]
+        >>> found = evaluate_pooled(fitted, torch.randn(50, 3), torch.randn(50, 1))
+        >>> found.metrics.parameters, found.rows["nll"].shape
+        (606, torch.Size([50, 1]))
+    """
     check_positive(num_samples=num_samples, batch_size=batch_size)
-    check_rows((x,), y, missing_allowed=reads_missing(model))
-    give_own_store(model, guide)
+    if not fitted:
+        raise InputError(
+            "fitted", expected="at least one model", got="none", hint="[(model, guide)]"
+        )
+    check_rows((x,), y, missing_allowed=all(reads_missing(model) for model, _ in fitted))
+    for model, guide in fitted:
+        give_own_store(model, guide)
     began = time.perf_counter()
-    with evaluating(model, guide):
-        totals = _Totals()
-        transforms = []
-        with torch.no_grad(), record() as seen:
-            for start in range(0, len(x), batch_size):
-                rows = slice(start, start + batch_size)
-                guide(x[rows])
+    scores = RowScores()
+    each = math.ceil(num_samples / len(fitted))
+    with evaluating(*(program for pair in fitted for program in pair)):
+        layers = _layers(*fitted[0], x, batch_size) if len(fitted) == 1 else {}
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
-            best = _predict(model, guide, x[rows], y[rows], num_samples)
-            totals.add(best, y[rows])
-            transforms.append(_transforms(best.draws, y[rows], start))
+            found = [_predict(model, guide, x[rows], y[rows], each) for model, guide in fitted]
+            scores.add(found[0] if len(found) == 1 else _Mixture.of(found), y[rows])
             on_batch(len(y[rows]))
-        parameters = count_parameters(model, guide, (x[:2], y[:2]))
-    layers = {path: UnitStatistics.of(layer) for path, layer in seen.items() if is_random(layer)}
+        few = x[:2], y[:2]
+        parameters = sum(count_parameters(model, guide, few) for model, guide in fitted)
     kl = torch.cat([torch.as_tensor(layer.kl) for layer in layers.values()]) if layers else None
     active = torch.cat([torch.as_tensor(a.active) for a in layers.values()]) if layers else None
     metrics = Metrics(
-        **totals.means(),
+        **scores.means(),
         kl_per_unit=None if kl is None else float(kl.mean()),
         active_share=None if active is None else float(active.double().mean()),
         parameters=parameters,
         seconds=time.perf_counter() - began,
     )
-    return Evaluation(metrics, torch.cat(transforms), layers)
+    return Evaluation(metrics, scores.transforms(), layers, scores.rows())
+
+
+def _layers(
+    model: Program, guide: Program, x: Tensor, batch_size: int
+) -> dict[str, UnitStatistics]:
+    """Return what the units of every random layer do, from one pass over all rows."""
+    with torch.no_grad(), record() as seen:
+        for start in range(0, len(x), batch_size):
+            guide(x[start : start + batch_size])
+    return {path: UnitStatistics.of(layer) for path, layer in seen.items() if is_random(layer)}
 
 
 def _predict(
@@ -200,49 +261,28 @@ def _predict(
     return predict(model, guide, x, y=y, num_samples=num_samples, batch_size=len(x))
 
 
-class _Totals:
-    """Sums of scores over batches, and over how many targets or rows each was taken."""
+class _Mixture(NamedTuple):
+    """Predictive distributions in equal shares: all that scores need of it."""
 
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.counts: dict[str, float] = {}
+    draws: Tensor
+    mean: Tensor
+    log_prob_per_output: Tensor
+    log_prob_joint: Tensor
 
-    def add(self, best: Prediction | ClosedForm, y: Tensor) -> None:
-        """Score a batch; targets that are missing, and rows without any, count for nothing."""
-        there = ~y.isnan()
-        rows = there.flatten(1).any(-1)
-        for name, value in _scores(best, y, there).items():
-            seen = there if value.dim() == y.dim() else rows
-            count = there.sum() if name == "joint_nll" else seen.sum()
-            total = value.double().masked_fill(~seen, 0.0).sum()
-            self.sums[name] = self.sums.get(name, 0.0) + float(total)
-            self.counts[name] = self.counts.get(name, 0.0) + float(count)
-
-    def means(self) -> dict[str, float]:
-        return {name: total / max(self.counts[name], 1.0) for name, total in self.sums.items()}
+    @classmethod
+    def of(cls, found: Sequence[Prediction | ClosedForm]) -> _Mixture:
+        return cls(
+            torch.cat([one.draws for one in found]),
+            torch.stack([one.mean for one in found]).mean(0),
+            _averaged([one.log_prob_per_output for one in found]),
+            _averaged([one.log_prob_joint for one in found]),
+        )
 
 
-def _scores(best: Prediction | ClosedForm, y: Tensor, there: Tensor) -> dict[str, Tensor]:
-    """Return scores of each target or row; those of missing targets mean nothing."""
-    assert best.log_prob_per_output is not None
-    assert best.log_prob_joint is not None
-    # Draws and targets that agree, at 0, add nothing to the distances between whole rows.
-    draws, y = best.draws.masked_fill(~there, 0.0), y.masked_fill(~there, 0.0)
-    return {
-        "mse": (best.mean - y).square(),
-        "mae": (draws.median(0).values - y).abs(),
-        "nll": -best.log_prob_per_output,
-        "joint_nll": -best.log_prob_joint,
-        "crps": crps_draws(draws, y, fair=True),
-        "coverage_90": coverage(draws.unsqueeze(1), y.unsqueeze(0), 0.9, dim=0),
-        "energy_score": energy_score(draws.flatten(2), y.flatten(1), fair=True),
-    }
-
-
-def _transforms(draws: Tensor, y: Tensor, seed: int) -> Tensor:
-    missing = y.isnan()
-    placed = pit(draws, y.masked_fill(missing, 0.0), seed=seed)
-    return placed.masked_fill(missing, math.nan)
+def _averaged(log_probs: Sequence[Tensor | None]) -> Tensor:
+    """Return the log of the mean density."""
+    known = [value for value in log_probs if value is not None]
+    return torch.stack(known).logsumexp(0) - math.log(len(known))
 
 
 def predictive(prediction: Prediction) -> Prediction | ClosedForm:

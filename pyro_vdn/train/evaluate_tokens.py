@@ -110,7 +110,7 @@ def evaluate_tokens(
         (40, torch.Size([40]), dict_keys(['blocks.0.neurons']))
     """
     check_positive(num_samples=num_samples)
-    draws = _Draws(model, guide, num_samples, site)
+    draws = MemberDraws(model, guide, num_samples, site)
     with own_noise(seed), evaluating(model, guide):
         found = evaluate_token_draws(draws, batches, temperature=temperature)
     layers = {path: UnitStatistics.of(seen) for path, seen in draws.seen.items() if is_random(seen)}
@@ -186,15 +186,34 @@ def fit_token_temperature(
         True
     """
     check_positive(num_samples=num_samples)
-    draws, fit = _Draws(model, guide, num_samples, site), TemperatureFit()
+    draws, fit = MemberDraws(model, guide, num_samples, site), TemperatureFit()
     with own_noise(seed), evaluating(model, guide):
         for x, y in _pairs(batches):
             fit.update(average_log_probs(draws(x).log_probs, y), y)
     return fit.result()
 
 
-class _Draws:
-    """Draw with as many samples as make sense, and see what the layers do."""
+class MemberDraws:
+    """Draw with as many samples as make sense, and see what the layers do.
+
+    Args:
+        model: The model.
+        guide: Its guide.
+        num_samples: Draws per token; a model without randomness is run with one.
+        site: Name of the categorical site.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import VariationalGPT
+        >>> from pyro_vdn.poutine import deterministic
+        >>> model = VariationalGPT(11, block_size=8, num_layers=1, width=16)
+        >>> tokens = torch.zeros(3, 8, dtype=torch.long)
+        >>> for program in (model, deterministic(model)):
+        ...     draw = MemberDraws(program, NeuronGuide(program), 5, "next_token")
+        ...     print(draw(tokens).log_probs.shape)
+        torch.Size([5, 3, 8, 11])
+        torch.Size([1, 3, 8, 11])
+    """
 
     def __init__(self, model: Program, guide: Program, num_samples: int, site: str) -> None:
         self.programs = model, guide
@@ -203,6 +222,7 @@ class _Draws:
         self.seen = record()
 
     def __call__(self, x: Tensor) -> TokenDraws:
+        """Draw at every token of sequences `(rows, time)`."""
         # Statistics of units from one draw: those of all would cost as much as the scores.
         with self.seen:
             once = self._draw(x, 1)

@@ -12,9 +12,8 @@ from pyro_vdn.datasets.text_splits import TokenizerKind
 from pyro_vdn.infer import PACmELBO
 from pyro_vdn.models import VariationalGPT
 from pyro_vdn.models.language import TokenPrior, TokenScale
-from pyro_vdn.poutine import deterministic, kl_weight, scale_noise, share_noise
-from pyro_vdn.poutine.noise import NoiseMessenger
-from pyro_vdn.train.hyper_parameters import HyperParameters
+from pyro_vdn.poutine import deterministic, dropout, kl_weight, scale_noise, share_noise
+from pyro_vdn.train.members import Compared, Units
 from pyro_vdn.train.options import Decay
 
 Program = Callable[..., Any]
@@ -27,6 +26,8 @@ class Annealed(NamedTuple):
     Args:
         program: The program with its effects.
         noise: The effect; None where there is nothing to anneal.
+        number: Name of the number of the effect that rises.
+        schedule: From the number of steps taken to its value.
 
     Example:
         >>> LanguageRecipe.few_data().build_model(65).noise.amount
@@ -34,11 +35,13 @@ class Annealed(NamedTuple):
     """
 
     program: Program
-    noise: NoiseMessenger | None
+    noise: Any = None
+    number: str = "amount"
+    schedule: Callable[[int], float] = float
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageRecipe(HyperParameters):
+class LanguageRecipe(Compared):
     r"""The recipe of `pyro_vdn.models.VariationalGPT`, at the small setting of nanoGPT.
 
     The objective is the average predictive probability of every next token over `num_particles`
@@ -48,9 +51,12 @@ class LanguageRecipe(HyperParameters):
     linearly to it.
 
     By default the noise of a unit is a share of its location, drawn once per sequence, and the
-    share rises from 40 % of the run on, to 0.2.
+    share rises from 40 % of the run on, to 0.2. The probability of MC dropout rises likewise.
 
     Args:
+        references: What is trained beside the neurons; see `Compared`.
+        dropout: Probability of dropping a unit in MC dropout, at the end of the run.
+        ensemble_size: Number of networks of the ensemble.
         tokenizer: ``"char"``, ``"byte"`` or ``"bpe"``.
         vocab_size: Number of tokens of a ``"bpe"``.
         share: Share of the training part of the text that is kept, from its beginning.
@@ -93,6 +99,7 @@ class LanguageRecipe(HyperParameters):
     """
 
     task: ClassVar[str] = "language"
+    dropout: float = 0.04
     tokenizer: TokenizerKind = "char"
     vocab_size: int = 1024
     share: float = 1.0
@@ -127,39 +134,51 @@ class LanguageRecipe(HyperParameters):
 
     @classmethod
     def few_data(cls, share: float = 0.1) -> LanguageRecipe:
-        """Return the recipe for little text: more noise.
+        """Return the recipe for little text: more noise, and more dropout.
 
         Args:
             share: Share of the training part that is kept.
         """
-        return cls(share=share, noise_end=0.9)
+        return cls(share=share, noise_end=0.9, dropout=0.45)
 
     def demo(self) -> LanguageRecipe:
         """Return the recipe with the budget of a demonstration: minutes on two cores."""
         smaller = replace(self, num_layers=2, width=64, test_every=8, validation_blocks=48)
         return smaller.with_steps(600)
 
-    def loss(self, *, twin: bool = False) -> PACmELBO:
-        """Return the objective; that of the twin needs one particle."""
-        return PACmELBO(1 if twin else self.num_particles)
+    def loss(self, units: Units = "neurons") -> PACmELBO:
+        """Return the objective; that of points needs one particle."""
+        return PACmELBO(1 if units == "points" else self.num_particles)
 
     def build_model(
-        self, vocab_size: int, seed: int = 0, *, twin: bool = False, step: int | None = None
+        self, vocab_size: int, seed: int = 0, *, units: Units = "neurons", step: int | None = None
     ) -> Annealed:
-        """Make a fresh model, wrapped as it is trained; the twin starts from the same weights.
+        """Make a fresh model, wrapped as it is trained; twins start from the same weights.
 
         Args:
             vocab_size: Number of tokens.
             seed: Seed of the initial weights; the global random state is set.
-            twin: Whether to make the deterministic twin.
+            units: What the hidden units are.
             step: Steps taken to the weights it is to get, which say how much noise there is; None
                 for all of it.
 
         Returns:
             A program called as ``model(tokens, targets)``, and what is annealed.
         """
+        model = self._network(vocab_size, seed)
+        if units == "points":
+            return Annealed(deterministic(model))
+        last = self.max_steps if step is None else max(0, step - 1)
+        if units == "dropout":
+            dropping = dropout(p=self.dropping(last))
+            return Annealed(self._sharing(dropping(model)), dropping, "p", self.dropping)
+        noise = None if self.noise_end is None else scale_noise(factor=self.noise(last))
+        program = self._sharing(model if noise is None else noise(model))
+        return Annealed(kl_weight(program, self.kl), noise, "amount", self.noise)
+
+    def _network(self, vocab_size: int, seed: int) -> VariationalGPT:
         pyro.set_rng_seed(seed)
-        model = VariationalGPT(
+        model: VariationalGPT = VariationalGPT(
             vocab_size,
             block_size=self.block_size,
             num_layers=self.num_layers,
@@ -170,20 +189,25 @@ class LanguageRecipe(HyperParameters):
             scale=self.scale,
             initial_scale=self.initial_scale,
         ).float()
-        if twin:
-            return Annealed(deterministic(model), None)
-        last = self.max_steps if step is None else max(0, step - 1)
-        noise = None if self.noise_end is None else scale_noise(factor=self.noise(last))
-        program: Program = model if noise is None else noise(model)
-        if self.shared:
-            program = share_noise(program)
-        return Annealed(kl_weight(program, self.kl), noise)
+        return model
+
+    def _sharing(self, program: Program) -> Program:
+        """Let all tokens of a sequence share the noise of a unit, where they do."""
+        shared: Program = share_noise(program) if self.shared else program
+        return shared
 
     def noise(self, step: int) -> float:
         """Return the factor on the scales, from the number of steps taken."""
         end = 1.0 if self.noise_end is None else self.noise_end
-        begun = (step / self.max_steps - self.noise_begin) / (1 - self.noise_begin)
-        return max(_LEAST_NOISE, end * begun)  # at 0 there is no KL in closed form
+        return max(_LEAST_NOISE, end * self._begun(step))  # at 0 there is no KL in closed form
+
+    def dropping(self, step: int) -> float:
+        """Return the probability of dropping a unit, from the number of steps taken."""
+        return self.dropout * (1.0 if self.noise_end is None else max(0.0, self._begun(step)))
+
+    def _begun(self, step: int) -> float:
+        """Return which share of the rise is over, below 0 before it."""
+        return (step / self.max_steps - self.noise_begin) / (1 - self.noise_begin)
 
     @property
     def matches_priors(self) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from pyro_vdn.diagnostics import (
     LayerUsage,
@@ -28,12 +32,16 @@ from pyro_vdn.train.language_problem import (
     load_language_again,
 )
 from pyro_vdn.train.language_recipe import Annealed
+from pyro_vdn.train.members import Units
 from pyro_vdn.train.parameters import count_parameters
+from pyro_vdn.train.pooled_tokens import evaluate_pooled_tokens
 from pyro_vdn.train.prior_matching import MatchPriors
-from pyro_vdn.train.tasks import Plan, Task
+from pyro_vdn.train.row_scores import error_of_ratio
+from pyro_vdn.train.tasks import Fitted, Plan, Task
 
 Program = Callable[..., Any]
 _EVALUATION_SEED = 7
+_COLUMNS = {"nll": "nll", "accuracy": "correct", "brier": "brier"}
 _USAGE = ("units", "kl", "kl_per_unit", "mu2", "scale", "active_share", "contraction")
 
 
@@ -87,6 +95,7 @@ class LanguageScores:
     Args:
         metrics: The scores.
         evaluation: Every token of the test part.
+        standard_errors: Of some of the scores, blocks of text being independent.
 
     Example:
         >>> LanguageScores(LanguageMetrics(None, 2.5, {}, 100, 1.0), None).metrics.parameters
@@ -95,24 +104,26 @@ class LanguageScores:
 
     metrics: LanguageMetrics
     evaluation: TokenEvaluation
+    standard_errors: dict[str, float] = field(default_factory=dict)
 
 
-def plan(problem: LanguageProblem, seed: int, twin: bool) -> Plan:
+def plan(problem: LanguageProblem, seed: int, units: Units) -> Plan:
     """Return what `fit` is to be given for a problem."""
     recipe = problem.recipe
-    made = recipe.build_model(problem.tokenizer.vocab_size, seed, twin=twin)
+    made = recipe.build_model(problem.tokenizer.vocab_size, seed, units=units)
     options = recipe.options(seed)
-    if twin:
+    if units == "points":
         options = replace(options, validation_samples=1)
-    callbacks = () if twin else _callbacks(problem, made)
-    return Plan(made.program, recipe.loss(twin=twin), options, callbacks)
+    return Plan(made.program, recipe.loss(units), options, _callbacks(problem, made, units))
 
 
-def _callbacks(problem: LanguageProblem, made: Annealed) -> tuple[Any, ...]:
+def _callbacks(problem: LanguageProblem, made: Annealed, units: Units) -> tuple[Any, ...]:
     """Return what anneals the noise, holds the scales and matches the priors of neurons."""
     recipe, callbacks = problem.recipe, list[Any]()
     if made.noise is not None:
-        callbacks.append(Anneal(made.noise, "amount", recipe.noise))
+        callbacks.append(Anneal(made.noise, made.number, made.schedule))
+    if units != "neurons":
+        return tuple(callbacks)
     if not recipe.learn_scales and recipe.neuron_layers != ():
         callbacks.append(Freeze("posterior.raw_scale"))
     if recipe.matches_priors:
@@ -120,27 +131,48 @@ def _callbacks(problem: LanguageProblem, made: Annealed) -> tuple[Any, ...]:
     return tuple(callbacks)
 
 
-def build(config: LanguageConfig, twin: bool, step: int | None) -> Program:
+def build(config: LanguageConfig, units: Units, step: int | None) -> Program:
     """Make a fresh model of a run with the noise that it had after some steps."""
     size = config.tokenizer.vocab_size
-    return config.recipe.build_model(size, config.seed, twin=twin, step=step).program
+    return config.recipe.build_model(size, config.seed, units=units, step=step).program
 
 
-def score(model: Program, guide: Program, problem: LanguageProblem) -> LanguageScores:
-    """Score a model on the test part of a text, with the same noise every time."""
+def score(models: Sequence[Fitted], problem: LanguageProblem) -> LanguageScores:
+    """Score a model or an ensemble on the test part, with the same noise every time."""
     began = time.perf_counter()
-    samples = problem.recipe.num_samples
-    batches = problem.test_batches()
-    found = evaluate_tokens(model, guide, batches, num_samples=samples, seed=_EVALUATION_SEED)
+    found = _evaluate(models, problem)
     few = problem.validation[0][:1], problem.validation[1][:1]
     metrics = LanguageMetrics(
         summary=found.metrics,
         bits_per_character=found.metrics.bits_per_token / problem.characters_per_token,
         layers=latent_usage(found.layers) if found.layers else {},
-        parameters=count_parameters(model, guide, few),
+        parameters=sum(count_parameters(*fitted, few) for fitted in models),
         seconds=time.perf_counter() - began,
     )
-    return LanguageScores(metrics, found)
+    return LanguageScores(metrics, found, _standard_errors(found.table, problem))
+
+
+def _evaluate(models: Sequence[Fitted], problem: LanguageProblem) -> TokenEvaluation:
+    batches, samples = problem.test_batches(), problem.recipe.num_samples
+    if len(models) == 1:
+        return evaluate_tokens(*models[0], batches, num_samples=samples, seed=_EVALUATION_SEED)
+    return evaluate_pooled_tokens(models, batches, num_samples=samples, seed=_EVALUATION_SEED)
+
+
+def _standard_errors(table: dict[str, Tensor], problem: LanguageProblem) -> dict[str, float]:
+    """Return standard errors of scores per token, blocks of text being independent."""
+    _, block = table["sequence"].unique(return_inverse=True)
+    counts = torch.bincount(block).double()
+    if len(counts) < 2:
+        return {}
+    errors = {
+        name: error_of_ratio(
+            torch.bincount(block, weights=table[column].double()), counts, len(counts)
+        )
+        for name, column in _COLUMNS.items()
+    }
+    per_character = math.log(2) * problem.characters_per_token
+    return errors | {"bits_per_character": errors["nll"] / per_character}
 
 
 def write_pictures(

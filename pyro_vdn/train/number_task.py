@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pyro
 from pyro_vdn.diagnostics import save_netcdf
 from pyro_vdn.errors import InputError
 from pyro_vdn.train.draws import draws_to_arviz
-from pyro_vdn.train.evaluate import Evaluation, evaluate_fully
+from pyro_vdn.train.evaluate import Evaluation, evaluate_pooled
+from pyro_vdn.train.members import Units
 from pyro_vdn.train.pictures import picture_rows, save_pictures
 from pyro_vdn.train.problem import Problem, Recipe, build_model, load_problem
+from pyro_vdn.train.row_scores import standard_errors
 from pyro_vdn.train.run_config import RunConfig
 from pyro_vdn.train.run_folder import DRAWS
-from pyro_vdn.train.tasks import Plan, Task
+from pyro_vdn.train.tasks import Fitted, Plan, Task
 
 Program = Callable[..., Any]
 _EVALUATION_BATCH = 512
@@ -24,27 +27,27 @@ _EVALUATION_SEED = 7
 _DRAWN_ROWS = 24
 
 
-def plan(problem: Problem, seed: int, twin: bool) -> Plan:
+def plan(problem: Problem, seed: int, units: Units) -> Plan:
     """Return what `fit` is to be given for a problem."""
     recipe = problem.recipe
-    return Plan(problem.build_model(seed, twin=twin), recipe.loss(), recipe.options(seed))
+    return Plan(problem.build_model(seed, units=units), recipe.loss(), recipe.options(seed))
 
 
-def build(config: RunConfig, twin: bool, step: int | None) -> Program:
+def build(config: RunConfig, units: Units, step: int | None) -> Program:
     """Make a fresh model of a run; the steps taken are of no account."""
-    return build_model(config.recipe, len(config.inputs.names), config.seed, twin=twin)
+    return build_model(config.recipe, len(config.inputs.names), config.seed, units=units)
 
 
-def score(model: Program, guide: Program, problem: Problem) -> Evaluation:
-    """Score a model on the test rows of a problem, with the same noise every time."""
+def score(models: Sequence[Fitted], problem: Problem) -> Evaluation:
+    """Score a model or an ensemble on the test rows, with the same noise every time."""
     pyro.set_rng_seed(_EVALUATION_SEED)
-    return evaluate_fully(
-        model,
-        guide,
+    found = evaluate_pooled(
+        models,
         *problem.test,
         num_samples=problem.recipe.num_samples,
         batch_size=_EVALUATION_BATCH,
     )
+    return replace(found, standard_errors=standard_errors(found.rows, problem.independent))
 
 
 def write_artefacts(

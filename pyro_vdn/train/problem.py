@@ -28,6 +28,7 @@ from pyro_vdn.datasets import (
 from pyro_vdn.datasets.checks import unknown_name
 from pyro_vdn.errors import InputError
 from pyro_vdn.train.batches import Pair
+from pyro_vdn.train.members import Units
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
 
 Program = Callable[..., Any]
@@ -142,26 +143,26 @@ class Problem:
     tested_on: str
     independent: int
 
-    def build_model(self, seed: int, *, twin: bool = False) -> Program:
-        """Make a fresh model for these rows, or its twin of the same initial weights."""
-        return build_model(self.recipe, len(self.inputs.names), seed, twin=twin)
+    def build_model(self, seed: int, *, units: Units = "neurons") -> Program:
+        """Make a fresh model for these rows; all twins have the same initial weights."""
+        return build_model(self.recipe, len(self.inputs.names), seed, units=units)
 
 
-def build_model(recipe: Recipe, num_inputs: int, seed: int, *, twin: bool = False) -> Program:
+def build_model(recipe: Recipe, num_inputs: int, seed: int, *, units: Units = "neurons") -> Program:
     """Make a fresh model by a recipe.
 
     Args:
         recipe: The recipe.
         num_inputs: Number of features of a table; of no account for series.
         seed: Seed of the initial weights.
-        twin: Whether to make the deterministic twin.
+        units: What the hidden units are.
 
     Returns:
         The program, with its effects.
     """
     if isinstance(recipe, ForecastingRecipe):
-        return recipe.build_model(seed, twin=twin)
-    return recipe.build_model(num_inputs, seed, twin=twin)
+        return recipe.build_model(seed, units=units)
+    return recipe.build_model(num_inputs, seed, units=units)
 
 
 def load_problem(source: Source, recipe: Recipe) -> Problem:

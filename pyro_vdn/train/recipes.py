@@ -11,17 +11,20 @@ from torch import nn
 
 from pyro_vdn.infer import PACmELBO
 from pyro_vdn.models import Forecaster, Regression
-from pyro_vdn.poutine import deterministic, kl_weight
-from pyro_vdn.train.hyper_parameters import HyperParameters
+from pyro_vdn.poutine import deterministic, dropout, kl_weight
+from pyro_vdn.train.members import Compared, Units
 
 Program = Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Recipe(HyperParameters):
+class _Recipe(Compared):
     """What every recipe holds: objective, optimiser and budget.
 
     Args:
+        references: What is trained beside the neurons; see `Compared`.
+        dropout: Probability of dropping a unit in MC dropout.
+        ensemble_size: Number of networks of the ensemble.
         num_units: Number of neurons.
         initial_scale: Scale of every neuron at the start.
         joint_weight: Weight of the joint density of a row's outputs in the objective.
@@ -66,10 +69,16 @@ class _Recipe(HyperParameters):
             variance_weight=self.variance_weight,
         )
 
-    def _effects(self, model: nn.Module, twin: bool) -> Program:
-        """Wrap a model as it is trained: the point-valued twin, or with the weighted KL."""
+    def _effects(self, model: nn.Module, units: Units) -> Program:
+        """Wrap a model as it is trained: with the weighted KL, or as one of its twins."""
         model.float()  # data sets come in single precision, whatever torch's default is
-        program: Program = deterministic(model) if twin else kl_weight(model, self.kl)
+        program: Program
+        if units == "neurons":
+            program = kl_weight(model, self.kl)
+        elif units == "points":
+            program = deterministic(model)
+        else:
+            program = dropout(model, self.dropout)
         return program
 
 
@@ -107,12 +116,12 @@ class ForecastingRecipe(_Recipe):
         """Return the recipe with the budget of the demonstration: minutes on two cores."""
         return cls(max_steps=1800, evaluate_every=300, validation_every=7, test_every=7)
 
-    def build_model(self, seed: int = 0, *, twin: bool = False) -> Program:
-        """Make a fresh model, wrapped as it is trained; the twin starts from the same weights.
+    def build_model(self, seed: int = 0, *, units: Units = "neurons") -> Program:
+        """Make a fresh model, wrapped as it is trained; twins start from the same weights.
 
         Args:
             seed: Seed of the initial weights; the global random state is set.
-            twin: Whether to make the deterministic twin.
+            units: What the hidden units are.
 
         Returns:
             A program called as ``model(x, y)``, `x` `(rows, input_length)`, `y` `(rows, horizon)`.
@@ -127,7 +136,7 @@ class ForecastingRecipe(_Recipe):
             initial_scale=self.initial_scale,
             kernel_size=self.kernel_size,
         )
-        return self._effects(model, twin)
+        return self._effects(model, units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,17 +171,17 @@ class RegressionRecipe(_Recipe):
         """Return the recipe with the budget of the demonstration."""
         return cls(max_steps=1000)
 
-    def build_model(self, num_features: int, seed: int = 0, *, twin: bool = False) -> Program:
-        """Make a fresh model, wrapped as it is trained; the twin starts from the same weights.
+    def build_model(self, num_features: int, seed: int = 0, *, units: Units = "neurons") -> Program:
+        """Make a fresh model, wrapped as it is trained; twins start from the same weights.
 
         Args:
             num_features: Number of features.
             seed: Seed of the initial weights; the global random state is set.
-            twin: Whether to make the deterministic twin.
+            units: What the hidden units are.
 
         Returns:
             A program called as ``model(x, y)``, `x` `(rows, num_features)`, `y` `(rows, 1)`.
         """
         pyro.set_rng_seed(seed)
         model = Regression(num_features, num_units=self.num_units, initial_scale=self.initial_scale)
-        return self._effects(model, twin)
+        return self._effects(model, units)

@@ -1,8 +1,8 @@
-"""A whole run: train the neurons and their twin, score both, write everything into a folder."""
+"""A whole run: train neurons and references, score all, write everything into a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,51 +11,17 @@ from pyro_vdn.errors import RunFolderError
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.train.files import read_json, write_json
 from pyro_vdn.train.fit import FitResult, fit
+from pyro_vdn.train.members import NEURONS, Member, method_label
 from pyro_vdn.train.resume import check_folder
 from pyro_vdn.train.run_folder import (
     METRICS,
-    MODEL,
     TRAINING,
-    TWIN,
-    load_model,
+    load_models,
     read_config,
     save_model,
     write_config,
 )
-from pyro_vdn.train.tasks import Config, Problem, task_of
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One of the models of a run with its scores.
-
-    Args:
-        metrics: Its scores on the test part, by name.
-        steps: Steps it was trained for.
-        best_step: Step of the checkpoint that was kept.
-        validation_nll: Its validation NLL.
-        training_seconds: Wall time of its training, of the last call where it was resumed.
-
-    Example:
-        >>> Scored({"nll": 0.3}, 900, 600, 0.3, 20.0).to_dict()["best_step"]
-        600
-    """
-
-    metrics: dict[str, Any]
-    steps: int
-    best_step: int | None
-    validation_nll: float | None
-    training_seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything by name, ready for JSON."""
-        return {
-            **self.metrics,
-            "steps": self.steps,
-            "best_step": self.best_step,
-            "validation_nll": self.validation_nll,
-            "training_seconds": self.training_seconds,
-        }
+from pyro_vdn.train.tasks import Config, Problem, Scored, task_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +33,8 @@ class RunReport:
         task: ``"forecasting"``, ``"regression"`` or ``"language"``.
         data: Name of the data.
         tested_on: What the scores were measured on, in words.
-        models: Scores by model: ``"neurons"`` and ``"twin"``.
+        models: Scores by method, ``"neurons"`` first: what `Metrics` or `LanguageMetrics` hold, a
+            standard error such as ``"nll_se"`` for some of them, and how the members were trained.
 
     Example:
         >>> RunReport(Path("runs/a"), "regression", "energy", "77 rows", {"neurons": {}}).data
@@ -115,7 +82,9 @@ def start_run(source: Any, recipe: Any, seed: int, folder: Path) -> tuple[Proble
     task = task_of(recipe.task)
     problem: Problem = task.load(source, recipe)
     config = task.configure(problem, seed)
-    task.build(config, False, None)  # sizes that do not fit are refused before anything is written
+    task.build(
+        config, "neurons", None
+    )  # sizes that do not fit are refused before anything is written
     write_config(folder, config)
     return problem, config
 
@@ -146,7 +115,6 @@ def complete_run(
     config: Config,
     folder: Path,
     *,
-    twin: bool = True,
     progress: bool = True,
     say: Callable[[str], None] = lambda message: None,
 ) -> RunReport:
@@ -154,9 +122,8 @@ def complete_run(
 
     Args:
         problem: The data.
-        config: The configuration.
+        config: The configuration, whose recipe says what the neurons are compared with.
         folder: The run's folder; checkpoints in it are continued from.
-        twin: Whether to train the deterministic twin too.
         progress: Whether to show progress bars on a terminal.
         say: Told what is going on.
 
@@ -166,32 +133,31 @@ def complete_run(
     Raises:
         Interrupted: After Ctrl-C in training, with the best weights written.
     """
-    task, models = task_of(problem.recipe.task), dict[str, dict[str, Any]]()
-    for name in ("neurons", "twin") if twin else ("neurons",):
-        say(f"training the {_LONG[name]}")
-        result = _train(problem, config, folder, name, progress)
-        say(f"scoring the {_LONG[name]} on {problem.tested_on}")
-        scored = task.score(result.model, result.guide, problem)
-        figures = scored.metrics.to_dict()
-        models[name] = Scored(
-            figures, result.steps, result.best_step, result.validation_nll, result.seconds
-        ).to_dict()
-        if name == "neurons":
+    task, recipe = task_of(problem.recipe.task), config.recipe
+    models = dict[str, dict[str, Any]]()
+    for method in recipe.methods:
+        results = []
+        for member in recipe.members(method):
+            say(f"training the {member.label}")
+            results.append(_train(problem, config, folder, member, progress))
+        say(f"scoring the {method_label(method)} on {problem.tested_on}")
+        fitted = [(result.model, result.guide) for result in results]
+        scored = task.score(fitted, problem)
+        models[method] = _figures(method, scored) | _trained(results)
+        if method == NEURONS:
             say("writing draws and pictures")
-            task.write(folder, result.model, result.guide, problem, scored)
-    report = RunReport(folder, problem.recipe.task, problem.source.name, problem.tested_on, models)
+            task.write(folder, *fitted[0], problem, scored)
+    report = RunReport(folder, recipe.task, problem.source.name, problem.tested_on, models)
     write_metrics(report)
     return report
 
 
-_LONG = {"neurons": "distributional neurons", "twin": "deterministic twin"}
-_FILES = {"neurons": MODEL, "twin": TWIN}
-
-
-def _train(problem: Problem, config: Config, folder: Path, name: str, progress: bool) -> FitResult:
-    place = folder / TRAINING / name
+def _train(
+    problem: Problem, config: Config, folder: Path, member: Member, progress: bool
+) -> FitResult:
+    place = folder / TRAINING / member.name
     last = place / "last.safetensors"
-    plan = task_of(problem.recipe.task).plan(problem, config.seed, name == "twin")
+    plan = task_of(problem.recipe.task).plan(problem, member.seed(config.seed), member.units)
     result = fit(
         plan.model,
         problem.train,
@@ -202,13 +168,38 @@ def _train(problem: Problem, config: Config, folder: Path, name: str, progress: 
         callbacks=plan.callbacks,
         folder=place,
         resume=last if last.exists() else None,
-        progress=f"{name:<7}" if progress else False,
+        progress=f"{member.name:<10}" if progress else False,
     )
     if result.best_step is not None:
-        save_model(folder, plan.model, twin=name == "twin", step=result.best_step)
+        save_model(folder, plan.model, member, step=result.best_step)
     if result.interrupted:
-        raise Interrupted(folder, None if result.best_step is None else folder / _FILES[name])
+        raise Interrupted(folder, None if result.best_step is None else folder / member.file)
     return result
+
+
+def _figures(method: str, scored: Scored) -> dict[str, Any]:
+    """Return scores and their standard errors by name; only neurons have a KL."""
+    figures: dict[str, Any] = scored.metrics.to_dict()
+    figures |= {f"{name}_se": value for name, value in scored.standard_errors.items()}
+    if method != NEURONS:
+        figures |= {"kl_per_unit": None, "active_share": None}
+    return figures
+
+
+def _trained(results: Sequence[FitResult]) -> dict[str, Any]:
+    """Return how the networks of a method were trained: one by itself, or an ensemble's members."""
+    seconds = sum(result.seconds for result in results)
+    each = [
+        {
+            "steps": result.steps,
+            "best_step": result.best_step,
+            "validation_nll": result.validation_nll,
+        }
+        for result in results
+    ]
+    if len(each) == 1:
+        return each[0] | {"training_seconds": seconds}
+    return {"members": each, "training_seconds": seconds}
 
 
 def write_metrics(report: RunReport) -> None:
@@ -240,16 +231,12 @@ def rescore_run(folder: Path, *, every_window: bool = False) -> RunReport:
     recipe = config.recipe
     if every_window and hasattr(recipe, "test_every"):
         recipe = replace(recipe, test_every=1)
-    loaded = {"neurons": load_model(folder, config)}
-    if (folder / TWIN).exists():
-        loaded["twin"] = load_model(folder, config, twin=True)
+    loaded = load_models(folder, config)
     task = task_of(recipe.task)
     problem = task.load_again(config, recipe)
     known = read_json(folder / METRICS)["models"] if (folder / METRICS).exists() else {}
-    models = {}
-    for name, (model, guide) in loaded.items():
-        models[name] = {
-            **known.get(name, {}),
-            **task.score(model, guide, problem).metrics.to_dict(),
-        }
+    models = {
+        method: {**known.get(method, {}), **_figures(method, task.score(fitted, problem))}
+        for method, fitted in loaded.items()
+    }
     return RunReport(folder, recipe.task, config.source.name, problem.tested_on, models)

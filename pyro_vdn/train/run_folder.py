@@ -13,6 +13,7 @@ from pyro_vdn.errors import InputError, RunFolderError
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.train.files import load_tensors, read_json, save_tensors, write_json
+from pyro_vdn.train.members import NEURONS, Member
 from pyro_vdn.train.tasks import FORMAT, Config, task_of
 
 Program = Callable[..., Any]
@@ -20,9 +21,8 @@ Program = Callable[..., Any]
 CONFIG = "config.json"
 METRICS = "metrics.json"
 DRAWS = "draws.nc"
-MODEL = "model.safetensors"
-TWIN = "twin.safetensors"
 TRAINING = "training"
+_NEURONS = Member(NEURONS)
 
 
 def write_config(folder: Path, config: Config) -> None:
@@ -69,15 +69,13 @@ def read_config(folder: Path) -> Config:
         ) from error
 
 
-def save_model(
-    folder: Path, model: Program, *, twin: bool = False, step: int | None = None
-) -> None:
-    """Write the weights of a model or of its twin.
+def save_model(folder: Path, model: Program, member: Member, *, step: int | None = None) -> None:
+    """Write the weights of a member of a run.
 
     Args:
         folder: The run's folder.
         model: The program, bare or with effects.
-        twin: Whether it is the twin.
+        member: Which one it is.
         step: Steps that were taken to these weights.
 
     Raises:
@@ -85,18 +83,18 @@ def save_model(
     """
     state = pyro.poutine.unwrap(model).state_dict()
     taken = {} if step is None else {"step": str(step)}
-    save_tensors(folder / (TWIN if twin else MODEL), state, {"version": __version__, **taken})
+    save_tensors(folder / member.file, state, {"version": __version__, **taken})
 
 
 def load_model(
-    folder: Path, config: Config | None = None, *, twin: bool = False
+    folder: Path, config: Config | None = None, member: Member = _NEURONS
 ) -> tuple[Program, NeuronGuide]:
-    """Make a run's model and give it the weights that were saved.
+    """Make a model of a run and give it the weights that were saved.
 
     Args:
         folder: The run's folder.
         config: Its configuration, read where it is not given.
-        twin: Whether to load the twin.
+        member: Which one to load; by default the neurons.
 
     Returns:
         The program with its effects, in evaluation mode, and its guide.
@@ -106,10 +104,10 @@ def load_model(
             another model.
     """
     config = read_config(folder) if config is None else config
-    path = folder / (TWIN if twin else MODEL)
+    path = folder / member.file
     tensors, about = load_tensors(path)
     step = int(about["step"]) if about.get("step", "").isdecimal() else None
-    model = task_of(config.recipe.task).build(config, twin, step)
+    model = task_of(config.recipe.task).build(config, member.units, step)
     bare = pyro.poutine.unwrap(model)
     try:
         bare.load_state_dict(tensors)
@@ -122,3 +120,30 @@ def load_model(
     guide = NeuronGuide(model)
     give_own_store(model, guide)
     return model, guide
+
+
+def load_models(
+    folder: Path, config: Config | None = None
+) -> dict[str, list[tuple[Program, NeuronGuide]]]:
+    """Load the neurons of a run and all of its references.
+
+    Args:
+        folder: The run's folder.
+        config: Its configuration, read where it is not given.
+
+    Returns:
+        By method, ``"neurons"`` first, the programs with their guides: the members of an
+        ``"ensemble"``, whose predictions are to be pooled, and else one. References that are not
+        there, as in a run that was interrupted, are left out.
+
+    Raises:
+        RunFolderError: As for `load_model`.
+    """
+    config = read_config(folder) if config is None else config
+    found = {NEURONS: [load_model(folder, config)]}
+    for method in config.recipe.methods[1:]:
+        members = config.recipe.members(method)
+        there = [member for member in members if (folder / member.file).exists()]
+        if there:
+            found[method] = [load_model(folder, config, member) for member in there]
+    return found

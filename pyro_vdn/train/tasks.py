@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +11,13 @@ from typing import Any, Protocol
 from pyro.infer import ELBO
 
 from pyro_vdn.train.batches import Pair
+from pyro_vdn.train.members import Units
 from pyro_vdn.train.options import FitOptions
 
 Program = Callable[..., Any]
+Fitted = tuple[Program, Program]
+"""A program with its effects, and its guide."""
+
 FORMAT = "pyro-vdn run 1"
 """What a run's configuration says of its format."""
 
@@ -111,7 +115,7 @@ class Plan:
 
 
 class Scored(Protocol):
-    """What scoring a model gives.
+    """What scoring a model, or an ensemble of them, gives.
 
     Example:
         >>> from pyro_vdn.train.evaluate import Evaluation, Metrics
@@ -126,6 +130,11 @@ class Scored(Protocol):
         """The scores, with a ``to_dict`` for JSON."""
         ...
 
+    @property
+    def standard_errors(self) -> Mapping[str, float]:
+        """Standard errors of some of the scores, over what is independent, by their names."""
+        ...
+
 
 @dataclass(frozen=True)
 class Task:
@@ -136,9 +145,10 @@ class Task:
         configure: From problem and seed to the configuration.
         read: From what the configuration wrote to the configuration.
         load_again: From configuration and recipe to the problem, refused where the data changed.
-        plan: From problem, seed and whether it is the twin's to what `fit` is given.
-        build: From configuration, whether it is the twin, and the steps taken to a fresh program.
-        score: From program, guide and problem to scores, with the same noise every time.
+        plan: From problem, seed and what the units are to what `fit` is given.
+        build: From configuration, what the units are, and the steps taken to a fresh program.
+        score: From programs with their guides, of which an ensemble has several, and problem to
+            scores, with the same noise every time.
         write: Writes draws or pictures: folder, program, guide, problem, scores.
 
     Example:
@@ -150,9 +160,9 @@ class Task:
     configure: Callable[[Any, int], Config]
     read: Callable[[dict[str, Any]], Config]
     load_again: Callable[[Any, Any], Any]
-    plan: Callable[[Any, int, bool], Plan]
-    build: Callable[[Any, bool, int | None], Program]
-    score: Callable[[Program, Program, Any], Any]
+    plan: Callable[[Any, int, Units], Plan]
+    build: Callable[[Any, Units, int | None], Program]
+    score: Callable[[Sequence[Fitted], Any], Any]
     write: Callable[[Path, Program, Program, Any, Any], None]
 
 

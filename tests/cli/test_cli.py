@@ -106,7 +106,7 @@ def test_a_series_is_forecast(run: Run, frame: pd.DataFrame, tmp_path: Path) -> 
     out = tmp_path / "run"
     result = run(
         *["fit", "forecasting", "--data", tmp_path / "series.csv", "--target", "a"],
-        *["--target", "b", *SMALL, "--out", out, "--no-twin"],
+        *["--target", "b", *SMALL, "--out", out, "--references", "none"],
     )
     assert result.exit_code == 0, result.output
     assert not (out / "twin.safetensors").exists()

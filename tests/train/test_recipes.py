@@ -42,7 +42,7 @@ def test_other_budgets_are_evaluated_in_proportion(steps: int, every: int) -> No
 
 def test_the_twin_starts_from_the_same_weights() -> None:
     recipe = RegressionRecipe(num_units=4)
-    model, twin = recipe.build_model(3, seed=5), recipe.build_model(3, seed=5, twin=True)
+    model, twin = recipe.build_model(3, seed=5), recipe.build_model(3, seed=5, units="points")
     other = recipe.build_model(3, seed=6)
     states = [pyro.poutine.unwrap(program).state_dict() for program in (model, twin, other)]
     name = "neurons.posterior.loc.weight"

@@ -12,6 +12,7 @@ import torch
 
 from pyro_vdn.diagnostics import load_netcdf
 from pyro_vdn.errors import InputError, RunFolderError
+from pyro_vdn.train.members import Member
 from pyro_vdn.train.predict_file import predict_file
 from pyro_vdn.train.problem import Source, load_problem
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
@@ -209,7 +210,7 @@ def test_weights_of_another_model_are_refused(table_run: Path, tmp_path: Path) -
 
 
 def test_loaded_models_are_the_ones_saved(table_run: Path) -> None:
-    (model, _), (twin, _) = load_model(table_run), load_model(table_run, twin=True)
+    (model, _), (twin, _) = load_model(table_run), load_model(table_run, member=Member("twin"))
     assert model is not twin
     x = torch.zeros(3, 8, dtype=torch.float32)
     assert model(x).shape == twin(x).shape == (3, 1)

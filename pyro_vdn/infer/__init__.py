@@ -7,6 +7,7 @@ from pyro_vdn.infer.local_elbo import LocalELBO
 from pyro_vdn.infer.log_density import log_density
 from pyro_vdn.infer.loss import Terms
 from pyro_vdn.infer.pacm_elbo import PACmELBO
+from pyro_vdn.infer.pooled import pooled
 from pyro_vdn.infer.predict import predict
 from pyro_vdn.infer.prediction import ClosedForm, Prediction
 from pyro_vdn.infer.svi import SVI
@@ -24,6 +25,7 @@ __all__ = [
     "forecast",
     "generate",
     "log_density",
+    "pooled",
     "predict",
     "predict_closed_form",
     "read_tokens",

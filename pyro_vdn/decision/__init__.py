@@ -1,7 +1,7 @@
 """Deciding: readouts of draws, and whether uncertainty knows where the risk is."""
 
 from pyro_vdn.decision._bootstrap import Estimate
-from pyro_vdn.decision.abstention import Acceptance, Threshold, action_score
+from pyro_vdn.decision.abstention import Acceptance, Certificate, Threshold, action_score
 from pyro_vdn.decision.added_value import added_value
 from pyro_vdn.decision.combination import Coefficient, Combination
 from pyro_vdn.decision.comparison import AURCComparison, ScoreArea, compare_aurc
@@ -16,6 +16,7 @@ __all__ = [
     "TEMPERATURES",
     "AURCComparison",
     "Acceptance",
+    "Certificate",
     "Coefficient",
     "Combination",
     "Estimate",

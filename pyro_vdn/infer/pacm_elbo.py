@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pyro.distributions as dist
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
@@ -29,7 +30,8 @@ class PACmELBO(SinglePassLoss):
     With ``closed_form=True`` the limit `S = infinity` over the *last* neurons is taken in closed
     form at every likelihood site that offers it (`LinearReadout.offer`): exact for a linear readout
     into a normal, by matched moments after a relu or into a Student-t. Particles then only average
-    over earlier layers. A posterior that is not normal, such as dropout's, is sampled instead.
+    over earlier layers. Of a posterior that is not normal, such as dropout's, the values that were
+    drawn are taken as points, under the same weights.
 
     Args:
         num_particles: Number S of draws per step.
@@ -105,8 +107,10 @@ class PACmELBO(SinglePassLoss):
                 hint="pyro.sample(..., infer=readout.offer(z, likelihood)) with a LinearReadout, "
                 "or closed_form=False",
             )
+        marginals = {}
         for site in sites:
-            if layer_read(run, site) is None:
+            neurons = layer_read(run, site)
+            if neurons is None:
                 raise InputError(
                     f"marginal offered at site '{site.name}'",
                     expected="one that reads what a layer of neurons passed on",
@@ -114,7 +118,10 @@ class PACmELBO(SinglePassLoss):
                     hint="`z = neurons(h); readout.offer(z, likelihood)`, for neurons over time "
                     'with steps="parallel"; or closed_form=False',
                 )
-        return {site.name: marginal for site in sites if (marginal := integrate_read(run, site))}
+            marginal = integrate_read(run, site) or _at_drawn(neurons, site)
+            if marginal is not None:
+                marginals[site.name] = marginal
+        return marginals
 
     def _row_log_prob(self, site: Site, integrated: Integrated | None) -> Tensor:
         """Return each row's log density, `(..., rows, 1)`, without the site's scale."""
@@ -171,6 +178,15 @@ class PACmELBO(SinglePassLoss):
                 hint="scale rows, not outputs, or use LocalELBO",
             )
         return scale
+
+
+def _at_drawn(neurons: Site, site: Site) -> Integrated | None:
+    """Return a likelihood at the values of neurons that were drawn, or None of observed ones."""
+    if neurons.prior is None:
+        return None
+    offer: MarginalOffer = site.infer[MARGINAL]
+    points = dist.Delta(neurons.value, event_dim=neurons.fn.event_dim)
+    return offer.integrate(neurons.infer[OUTPUT].moments(points))
 
 
 def layer_read(run: Pass, site: Site) -> Site | None:

@@ -132,7 +132,7 @@ def test_counts_are_judged_by_the_binomial_tail() -> None:
 
 def test_a_bet_is_set_before_its_outcome_is_seen() -> None:
     generator = np.random.default_rng(4)
-    before, outcomes = generator.uniform(-1.0, 0.6, size=(2, 30))
+    before, outcomes = generator.uniform(-2.0, 1.0, size=(2, 30))
     wealth, most, squares = 1.0, 1.0, (before**2).sum() + 0.02
     for i, outcome in enumerate(outcomes):
         stake = min(0.95, np.sqrt(2 * np.log(20) / (30 * squares / (30 + i + 1))))

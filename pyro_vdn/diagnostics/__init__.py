@@ -2,12 +2,23 @@
 
 from pyro_vdn.diagnostics._arviz import ArviZData
 from pyro_vdn.diagnostics._figure import MissingPackageError, save
+from pyro_vdn.diagnostics.adaptive_conformal import AdaptiveConformal, AdaptiveRun
 from pyro_vdn.diagnostics.arrays_to_arviz import SAMPLE_GROUPS, arrays_to_arviz
 from pyro_vdn.diagnostics.calibration import CalibrationCurve, calibration_curve, pit
+from pyro_vdn.diagnostics.check_statistics import (
+    CHECK_STATISTICS,
+    OfSeries,
+    autocorrelation,
+    roughness,
+)
 from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_report
+from pyro_vdn.diagnostics.compare import ComparedFit, Comparison, compare
+from pyro_vdn.diagnostics.compare_plots import plot_compare
+from pyro_vdn.diagnostics.conformal import SplitConformal
 from pyro_vdn.diagnostics.dose_response import TRENDS, DoseResponse, dose_response
 from pyro_vdn.diagnostics.ecdf_bands import MOST_POINTS, EcdfBand, ecdf_band
 from pyro_vdn.diagnostics.evidence import Evidence, EvidenceEstimate, importance_evidence
+from pyro_vdn.diagnostics.histogram_bands import HistogramBand, histogram_band
 from pyro_vdn.diagnostics.history import QUANTITIES, TERMS, Drift, TrainingHistory
 from pyro_vdn.diagnostics.interval_scores import interval_score, pinball
 from pyro_vdn.diagnostics.intervals import (
@@ -18,8 +29,11 @@ from pyro_vdn.diagnostics.intervals import (
     interval_width,
     sharpness,
 )
+from pyro_vdn.diagnostics.isotonic import isotonic_fit
+from pyro_vdn.diagnostics.isotonic_pit import IsotonicPIT
 from pyro_vdn.diagnostics.latent_usage import LayerUsage, latent_usage
 from pyro_vdn.diagnostics.log_scores import log_score, log_score_normal
+from pyro_vdn.diagnostics.loo_pit import LooPit, loo_pit
 from pyro_vdn.diagnostics.measure import unit_statistics
 from pyro_vdn.diagnostics.memory_share import memory_share
 from pyro_vdn.diagnostics.netcdf import load_netcdf, save_netcdf
@@ -27,11 +41,16 @@ from pyro_vdn.diagnostics.persistence import UnitPersistence, carried_share, hal
 from pyro_vdn.diagnostics.persistence_plots import plot_persistence
 from pyro_vdn.diagnostics.persistence_report import PersistenceReport, persistence_report
 from pyro_vdn.diagnostics.plots import FAN_LEVELS, plot_calibration, plot_fan, plot_unit_activity
+from pyro_vdn.diagnostics.predictive_check import PredictiveCheck, predictive_check
 from pyro_vdn.diagnostics.psis import Smoothed, psis
 from pyro_vdn.diagnostics.quantiles import draw_quantiles
 from pyro_vdn.diagnostics.rank_correlation import Correlation, rank_correlation
+from pyro_vdn.diagnostics.recalibration import VarianceScaling
 from pyro_vdn.diagnostics.responses import unit_responses
+from pyro_vdn.diagnostics.sbc_result import SBCResult
 from pyro_vdn.diagnostics.scores import crps_draws, crps_mixture, crps_normal
+from pyro_vdn.diagnostics.simulation_based_calibration import simulation_based_calibration
+from pyro_vdn.diagnostics.stacking import pseudo_bma_weights, stacking_weights
 from pyro_vdn.diagnostics.statistics import ACTIVE_THRESHOLD, BandShares, UnitStatistics, Use
 from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
 from pyro_vdn.diagnostics.temperature import TEMPERATURES, TemperatureFit, fit_temperature
@@ -76,6 +95,7 @@ from pyro_vdn.diagnostics.use import downstream_use
 __all__ = [
     "ACTIVE_THRESHOLD",
     "CALIBRATION_BINS",
+    "CHECK_STATISTICS",
     "FAN_LEVELS",
     "MOST_POINTS",
     "QUANTITIES",
@@ -84,24 +104,35 @@ __all__ = [
     "TERMS",
     "TRENDS",
     "WORST_SHARE",
+    "AdaptiveConformal",
+    "AdaptiveRun",
     "ArviZData",
     "BandShares",
     "CalibrationCurve",
     "CollapseMode",
     "CollapseReport",
     "CollapseThresholds",
+    "ComparedFit",
+    "Comparison",
     "Correlation",
     "DoseResponse",
     "Drift",
     "EcdfBand",
     "Evidence",
     "EvidenceEstimate",
+    "HistogramBand",
     "Interval",
+    "IsotonicPIT",
     "LayerUsage",
+    "LooPit",
     "MissingPackageError",
+    "OfSeries",
     "PersistenceReport",
+    "PredictiveCheck",
     "Reliability",
+    "SBCResult",
     "Smoothed",
+    "SplitConformal",
     "TemperatureFit",
     "TokenMetrics",
     "TokenScores",
@@ -111,8 +142,10 @@ __all__ = [
     "UnitPersistence",
     "UnitStatistics",
     "Use",
+    "VarianceScaling",
     "adaptive_calibration_error",
     "arrays_to_arviz",
+    "autocorrelation",
     "average_log_probs",
     "block_error",
     "by_group",
@@ -120,6 +153,7 @@ __all__ = [
     "carried_share",
     "central_interval",
     "collapse_report",
+    "compare",
     "coverage",
     "crps_draws",
     "crps_mixture",
@@ -133,10 +167,12 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "half_life",
+    "histogram_band",
     "importance_evidence",
     "interval_coverage",
     "interval_score",
     "interval_width",
+    "isotonic_fit",
     "label_frequency",
     "label_ranges",
     "label_stretches",
@@ -144,12 +180,14 @@ __all__ = [
     "load_netcdf",
     "log_score",
     "log_score_normal",
+    "loo_pit",
     "memory_share",
     "persistence_report",
     "pinball",
     "pit",
     "plot_calibration",
     "plot_collapse",
+    "plot_compare",
     "plot_contraction",
     "plot_fan",
     "plot_loss_terms",
@@ -158,13 +196,18 @@ __all__ = [
     "plot_responses",
     "plot_training",
     "plot_unit_activity",
+    "predictive_check",
+    "pseudo_bma_weights",
     "psis",
     "rank_correlation",
     "reliability_curve",
+    "roughness",
     "save",
     "save_netcdf",
     "score_columns",
     "sharpness",
+    "simulation_based_calibration",
+    "stacking_weights",
     "summarise_tokens",
     "tempered",
     "token_scores",

@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pyro_vdn.diagnostics._checks import refuse_where
+from pyro_vdn.errors import InputError
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -163,6 +167,25 @@ def probability_in_bins(count: int, shares: Array, lower: Counts, upper: Counts)
     for low, high, mean in zip(lower.tolist(), upper.tolist(), count * shares, strict=True):
         law = _convolved(law, _poisson(high, mean)[low:])[: spare + 1]
     return float(law[spare] / _poisson(count, float(count))[-1])
+
+
+def checked_values(values: Tensor | ArrayLike, count: int, ranks: int | None) -> Array:
+    """Return values in [0, 1], or ranks, as a flat array; refuse others, or fewer than `count`."""
+    plain = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(values)
+    flat = plain.double().reshape(-1)
+    if len(flat) < count:
+        raise InputError(
+            "values",
+            expected=f"at least {count}, the count of the band",
+            got=str(len(flat)),
+            hint="ecdf_band(count) with the number of values",
+        )
+    if ranks is None:
+        refuse_where(~((flat >= 0) & (flat <= 1)), "values", flat, "values in [0, 1]")
+    else:
+        good = (flat >= 0) & (flat < ranks) & (flat == flat.round())
+        refuse_where(~good, "values", flat, f"ranks 0, ..., {ranks - 1}")
+    return flat.numpy()
 
 
 def _poisson(largest: int, mean: float) -> Array:

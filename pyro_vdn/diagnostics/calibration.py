@@ -78,12 +78,19 @@ def pit(draws: Tensor, target: Tensor, *, randomised: bool = True, seed: int = 0
     check_draws(draws, target)
     below = (draws < target).sum(dim=0)
     ties = (draws == target).sum(dim=0)
-    if randomised:
-        generator = torch.Generator().manual_seed(_SALT + seed)
-        share = torch.rand(target.shape, generator=generator, dtype=draws.dtype).to(draws.device)
-    else:
-        share = torch.full(target.shape, 0.5, dtype=draws.dtype, device=draws.device)
+    share = shares_of_cells(draws[0], randomised=randomised, seed=seed)
     return (below + share * (ties + 1)) / (draws.shape[0] + 1)
+
+
+def shares_of_cells(like: Tensor, *, randomised: bool, seed: int) -> Tensor:
+    """Return where in its cell each value of a discrete transform is put, of the shape of `like`.
+
+    Uniform on (0, 1) from a generator of its own, or one half.
+    """
+    if not randomised:
+        return torch.full_like(like, 0.5)
+    generator = torch.Generator().manual_seed(_SALT + seed)
+    return torch.rand(like.shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def calibration_curve(

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pyro_vdn.diagnostics._checks import check_level, refuse_where
+from pyro_vdn.diagnostics._checks import check_level
 from pyro_vdn.diagnostics._uniform_counts import (
     Array,
     Tails,
+    checked_values,
     limits,
     probability_below,
     smallest_tail,
@@ -43,7 +43,7 @@ class EcdfBand:
 
     Example:
         >>> band = ecdf_band(100)
-        >>> even = (torch.arange(100) + 0.5) / 100
+        >>> even = (np.arange(100) + 0.5) / 100
         >>> band.inside(even), band.inside(even**2)
         (True, False)
     """
@@ -77,7 +77,7 @@ class EcdfBand:
         Raises:
             InputError: If there are fewer values than `count`, or one is out of range.
         """
-        flat = np.sort(self._checked(values))
+        flat = np.sort(checked_values(values, self.count, self.ranks))
         if self.ranks is None:
             below = np.searchsorted(flat, self.points, side="right")
         else:  # whole numbers: rounding must not move a rank across a point
@@ -128,23 +128,6 @@ class EcdfBand:
         inside = probability_below(self.count, self.points, *limits(table, least))
         return min(1.0, max(0.0, 1.0 - inside))
 
-    def _checked(self, values: Tensor | ArrayLike) -> Array:
-        plain = values.detach().cpu() if isinstance(values, Tensor) else torch.as_tensor(values)
-        flat = plain.double().reshape(-1)
-        if len(flat) < self.count:
-            raise InputError(
-                "values",
-                expected=f"at least {self.count}, the count of the band",
-                got=f"{len(flat)}",
-                hint="ecdf_band(count) with the number of values",
-            )
-        if self.ranks is None:
-            refuse_where(~((flat >= 0) & (flat <= 1)), "values", flat, "values in [0, 1]")
-        else:
-            good = (flat >= 0) & (flat < self.ranks) & (flat == flat.round())
-            refuse_where(~good, "values", flat, f"ranks 0, ..., {self.ranks - 1}")
-        return flat.numpy()
-
 
 def ecdf_band(
     count: int, *, level: float = 0.95, ranks: int | None = None, points: int | None = None
@@ -179,7 +162,7 @@ def ecdf_band(
         >>> band = ecdf_band(50, ranks=10)
         >>> band.points.shape, 0.95 <= band.coverage < 0.96
         ((9,), True)
-        >>> band.inside(torch.arange(50) % 10), band.inside(torch.arange(50) % 5)
+        >>> band.inside(np.arange(50) % 10), band.inside(np.arange(50) % 5)
         (True, False)
 
     Source: Säilynoja, Bürkner and Vehtari, *Graphical Test for Discrete Uniformity and its

@@ -1,0 +1,163 @@
+"""What predictive checks are made of: data, the places they are split into, statistics there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+from torch import Tensor
+
+from pyro_vdn.diagnostics._checks import refuse_where
+from pyro_vdn.diagnostics.check_statistics import CHECK_STATISTICS, OfSeries, Statistic
+from pyro_vdn.errors import InputError
+
+Split = Callable[[Tensor], list[Tensor]]
+"""From data sets `(sets, *shape)` to blocks `(sets, places, series, time)`."""
+
+_KINDS = ("all", "group", "horizon", "output", "row")
+
+
+def as_numbers(values: Tensor) -> Tensor:
+    """Return floating-point numbers, which counts are not."""
+    return values if values.is_floating_point() else values.double()
+
+
+def check_data(draws: Tensor, observed: Tensor) -> Tensor:
+    """Refuse draws that do not fit the data; return where the data are there."""
+    if not 1 <= observed.ndim <= 3:
+        raise InputError(
+            "observed",
+            expected="shape (rows,), (rows, outputs) or (rows, time, outputs)",
+            got=f"shape {tuple(observed.shape)}",
+            hint="y[..., None] of a forecast (rows, steps), y[None, :, None] of one series",
+        )
+    if draws.ndim == 0 or draws.shape[1:] != observed.shape or len(draws) == 0:
+        raise InputError(
+            "draws",
+            expected=f"shape (draws, *observed.shape) = (draws, {str(tuple(observed.shape))[1:]}",
+            got=f"shape {tuple(draws.shape)}",
+            hint="put the draws on the leftmost dimension",
+        )
+    there = ~as_numbers(observed).isnan()
+    if not bool(there.any()):
+        raise InputError(
+            "observed", expected="at least one value", got="none", hint="check the mask"
+        )
+    refuse_where(observed.isinf(), "observed", observed, "finite values, or NaN where missing")
+    refuse_where(~draws.isfinite() & there, "draws", draws, "finite values")
+    return there
+
+
+def split_into(
+    shape: Sequence[int], per: str, groups: Sequence[Hashable] | None
+) -> tuple[tuple[Hashable, ...], Split]:
+    """Return the labels of the places that data of a shape have, and how to split them."""
+    rows, outputs = shape[0], shape[-1] if len(shape) > 1 else 1
+    steps = shape[1] if len(shape) == 3 else 1
+    _check_per(shape, per, groups)
+
+    def series(sets: Tensor) -> Tensor:  # (sets, *shape) -> (sets, rows, outputs, time)
+        return sets.reshape(-1, rows, steps, outputs).transpose(-1, -2)
+
+    if per == "group":
+        assert groups is not None
+        labels = tuple(dict.fromkeys(groups))
+        members = [[row for row, label in enumerate(groups) if label == own] for own in labels]
+        return labels, lambda sets: [
+            series(sets)[:, own].flatten(1, 2).unsqueeze(1) for own in members
+        ]
+    by_kind: dict[str, tuple[Sequence[Hashable], Callable[[Tensor], Tensor]]] = {
+        "all": (("all",), lambda sets: series(sets).flatten(1, 2).unsqueeze(1)),
+        "row": (range(rows), series),
+        "output": (range(outputs), lambda sets: series(sets).transpose(1, 2)),
+        "horizon": (
+            range(1, steps + 1),
+            lambda sets: series(sets).flatten(1, 2).transpose(1, 2).unsqueeze(-1),
+        ),
+    }
+    places, block = by_kind[per]
+    return tuple(places), lambda sets: [block(sets)]
+
+
+def choose(
+    statistics: Mapping[str, Statistic | OfSeries] | Sequence[str] | None,
+    *,
+    steps: int,
+    zeros: bool,
+) -> Mapping[str, Statistic | OfSeries]:
+    """Return statistics by name, by default those that say something of such data.
+
+    Args:
+        statistics: What the user asked for.
+        steps: Length of a series in a block, 1 without time.
+        zeros: Whether any value is zero.
+    """
+    if isinstance(statistics, Mapping):
+        chosen = dict(statistics)
+    elif statistics is None:
+        chosen = dict(CHECK_STATISTICS)
+        if not zeros:
+            del chosen["zero_share"]
+        if steps < 3:
+            chosen = {name: it for name, it in chosen.items() if not isinstance(it, OfSeries)}
+    else:
+        for name in statistics:
+            if name not in CHECK_STATISTICS:
+                raise InputError(
+                    "statistics",
+                    expected=f"names among {', '.join(CHECK_STATISTICS)}",
+                    got=repr(name),
+                    hint="functions by name: {'range': lambda y: y.amax(-1) - y.amin(-1)}",
+                )
+        chosen = {name: CHECK_STATISTICS[name] for name in statistics}
+    if not chosen:
+        raise InputError("statistics", expected="at least one", got="none", hint='["mean", "sd"]')
+    for name, statistic in chosen.items():
+        if isinstance(statistic, OfSeries) and steps == 1:
+            raise InputError(
+                f"statistic '{name}'",
+                expected="series, data of shape (rows, time, outputs) not split by horizon",
+                got="values without a time dimension",
+                hint="y[..., None] of a forecast (rows, steps), y[None, :, None] of one series",
+            )
+    return chosen
+
+
+def taken(name: str, statistic: Statistic | OfSeries, block: Tensor) -> Tensor:
+    """Return a statistic of each set and place, `(sets, places, series, time)` to two of them."""
+    of_series = isinstance(statistic, OfSeries)
+    values = block if of_series else block.flatten(2)
+    found = statistic(values)
+    if found.shape != values.shape[:-1]:
+        raise InputError(
+            f"statistic '{name}'",
+            expected=f"a function that takes away the last dimension of {tuple(values.shape)}",
+            got=f"shape {tuple(found.shape)}",
+            hint="reduce over dim=-1: lambda y: y.amax(-1) - y.amin(-1)",
+        )
+    return found.nanmean(-1) if of_series else found
+
+
+def _check_per(shape: Sequence[int], per: str, groups: Sequence[Hashable] | None) -> None:
+    if per not in _KINDS:
+        raise InputError("per", expected=f"one of {', '.join(_KINDS)}", got=repr(per), hint="'all'")
+    if (per == "group") != (groups is not None):
+        raise InputError(
+            "groups",
+            expected="labels of rows exactly if per='group'",
+            got=f"{'none' if groups is None else 'labels'} and per={per!r}",
+            hint="groups=['winter', 'summer', ...] alone splits by them",
+        )
+    if groups is not None and len(groups) != shape[0]:
+        raise InputError(
+            "groups",
+            expected=f"{shape[0]} labels, one per row",
+            got=str(len(groups)),
+            hint="label rows, not values",
+        )
+    if per == "horizon" and len(shape) != 3:
+        raise InputError(
+            "observed",
+            expected="shape (rows, time, outputs) to check each step",
+            got=f"shape {tuple(shape)}",
+            hint="y[..., None] of a forecast (rows, steps)",
+        )

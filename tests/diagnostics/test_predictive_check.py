@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_vdn.diagnostics import (
+    CHECK_STATISTICS,
+    OfSeries,
+    PredictiveCheck,
+    autocorrelation,
+    ecdf_band,
+    pit,
+    predictive_check,
+)
+from pyro_vdn.errors import InputError
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def checks_of_a_conjugate_model(sets: int, draws: int = 99) -> dict[str, np.ndarray]:
+    """Return p-values of fresh series, given the exact posterior of a Normal mean."""
+    past, fresh = 20, 30
+    prior = normal(sets, seed=1)  # mu ~ Normal(0, 1), y ~ Normal(mu, 1)
+    seen = prior[:, None] + normal(sets, past, seed=2)
+    y = prior[:, None] + normal(sets, fresh, seed=3)
+    posterior = seen.sum(1) / (past + 1) + normal(draws, sets, seed=4) / (past + 1) ** 0.5
+    replicated = posterior[..., None] + normal(draws, sets, fresh, seed=5)
+    names = ["mean", "sd", "q95", "autocorrelation", "roughness"]
+    # Each row is a data set of its own: the p-value of a row is that of its data set.
+    check = predictive_check(replicated[..., None], y[..., None], statistics=names, per="row")
+    return dict(zip(names, check.p_value.numpy(), strict=True))
+
+
+def test_p_values_on_held_out_data_of_a_true_model_are_uniform() -> None:
+    for name, values in checks_of_a_conjugate_model(300).items():
+        assert ecdf_band(300, level=0.99).inside(values), name
+
+
+def test_memory_that_the_model_lacks_is_caught() -> None:
+    noise, y = normal(40, 50), torch.zeros(40, 50, 1, dtype=torch.float64)
+    for t in range(50):
+        y[:, t, 0] = 0.7 * (y[:, t - 1, 0] if t else 0.0) + noise[:, t]
+    independent = y.std() * normal(300, 40, 50, 1, seed=1)
+    check = predictive_check(independent, y)
+    found = dict(zip(check.names, check.p_value[:, 0].tolist(), strict=True))
+    assert found["autocorrelation"] == pytest.approx(0.5 / 301)
+    assert found["roughness"] == pytest.approx(1 - 0.5 / 301)
+    assert 0.2 < found["sd"] < 0.8
+    assert abs(float(check.distance[check.names.index("autocorrelation"), 0])) > 10
+
+
+def test_double_use_of_data_makes_p_values_crowd_around_one_half() -> None:
+    y = normal(200, 20, seed=1)
+    mean = y.mean(1) + normal(199, 200, seed=2) / 20**0.5  # posterior under a flat prior
+    replicated = mean[..., None] + normal(199, 200, 20, seed=3)
+    values = predictive_check(replicated, y, statistics=["mean"], per="row").p_value
+    assert float(values.std()) < 0.05 < 12**-0.5  # uniform values have the latter
+
+
+def test_p_value_is_its_definition() -> None:
+    replicated = torch.tensor([0.0, 1.0, 1.0, 2.0, torch.nan])[:, None, None]
+    check = PredictiveCheck(("a",), ("all",), torch.tensor([[1.0]]), replicated)
+    # one above, two ties, four known
+    torch.testing.assert_close(check.p_value, torch.tensor([[(1 + 3 / 2) / 5]]))
+    torch.testing.assert_close(check.two_sided, torch.tensor([[1.0]]))
+    torch.testing.assert_close(check.distance, torch.tensor([[0.0]]))
+
+
+def test_p_value_is_one_less_the_mid_rank_transform() -> None:
+    draws, y = normal(30, 8).round(), normal(8, seed=1).round()
+    check = predictive_check(draws, y, statistics=["mean"], per="row")
+    torch.testing.assert_close(check.p_value[0], 1 - pit(draws, y, randomised=False))
+
+
+@pytest.mark.parametrize("per", ["all", "group", "horizon", "output", "row"])
+@pytest.mark.parametrize("missing", [False, True], ids=["complete", "with gaps"])
+def test_places_are_what_loops_over_them_give(per: str, missing: bool) -> None:
+    y, draws, groups = normal(6, 5, 2), normal(7, 6, 5, 2, seed=1), ["b", "a", "b", "b", "a", "b"]
+    if missing:
+        y[0, 2, 0] = y[3, :, 1] = torch.nan
+    member = {label: [at for at, own in enumerate(groups) if own == label] for label in "ba"}
+    cuts = {
+        "all": {"all": lambda s: s},
+        "group": {label: lambda s, own=own: s[:, own] for label, own in member.items()},
+        "horizon": {at + 1: lambda s, at=at: s[:, :, at : at + 1] for at in range(5)},
+        "output": {at: lambda s, at=at: s[..., at : at + 1] for at in range(2)},
+        "row": {at: lambda s, at=at: s[:, at : at + 1] for at in range(6)},
+    }[per]
+    check = predictive_check(
+        draws,
+        y,
+        per=per,
+        groups=groups if per == "group" else None,  # type: ignore[arg-type]
+    )
+    assert check.places == tuple(cuts)
+    assert ("roughness" in check.names) == (per != "horizon")
+    assert "zero_share" not in check.names
+    hidden = draws.masked_fill(y.isnan(), torch.nan)
+    for j, cut in enumerate(cuts.values()):
+        for i, name in enumerate(check.names):
+            statistic = CHECK_STATISTICS[name]
+            for sets, found in ((hidden, check.replicated), (y[None], check.observed[None])):
+                part = cut(sets)
+                if isinstance(statistic, OfSeries):
+                    expected = statistic(part.transpose(-1, -2)).flatten(1).nanmean(1)
+                else:
+                    expected = statistic(part.flatten(1))
+                torch.testing.assert_close(found[:, i, j], expected, equal_nan=True)
+
+
+def test_groups_alone_ask_for_groups() -> None:
+    check = predictive_check(normal(9, 4), normal(4), groups=[2020, 2021, 2020, 2021])
+    assert (check.per, check.places) == ("group", (2020, 2021))
+
+
+def test_counts_are_checked_for_zeros() -> None:
+    y = torch.poisson(torch.full((200, 1), 2.0), torch.Generator().manual_seed(0)).long()
+    y[::2] = 0  # inflated
+    draws = torch.poisson(torch.full((300, 200, 1), 1.0), torch.Generator().manual_seed(1)).long()
+    check = predictive_check(draws, y)
+    assert float(check.p_value[check.names.index("zero_share"), 0]) < 0.01
+    assert "autocorrelation" not in check.names
+    assert check.observed.dtype == torch.float64
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws, y = normal(11, 5, 6, 1), normal(5, 6, 1, seed=1)
+    whole = predictive_check(draws, y)
+    module = importlib.import_module("pyro_vdn.diagnostics.predictive_check")
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 100)
+    torch.testing.assert_close(predictive_check(draws, y).replicated, whole.replicated)
+
+
+def test_users_bring_their_own_statistics() -> None:
+    y, draws = normal(3, 9, 1), normal(5, 3, 9, 1, seed=1)
+    own = {"range": lambda s: s.amax(-1) - s.amin(-1), "lag 2": OfSeries(lag_two)}
+    check = predictive_check(draws, y, statistics=own)
+    assert check.names == ("range", "lag 2")
+    torch.testing.assert_close(check.observed[0, 0], y.max() - y.min())
+    torch.testing.assert_close(check.observed[1, 0], autocorrelation(y[..., 0], 2).mean())
+
+
+def lag_two(series: Tensor) -> Tensor:
+    return autocorrelation(series, 2)
+
+
+def test_undefined_statistics_have_no_p_value() -> None:
+    check = predictive_check(normal(50, 3), normal(3), statistics=["sd", "mean"], per="row")
+    assert bool(check.p_value[0].isnan().all())
+    assert not bool(check.p_value[1].isnan().any())
+    assert not check.outside(0.9)[0].any()
+    assert str(check).startswith("sd: undefined everywhere\nmean: ")
+
+
+def test_the_table_and_arrays_hold_the_same_numbers() -> None:
+    check = predictive_check(normal(50, 6, 2), normal(6, 2), statistics=["sd", "max"], per="output")
+    table, arrays = check.table(), check.to_arrays()
+    assert [(row["statistic"], row["output"]) for row in table] == [
+        ("sd", 0),
+        ("sd", 1),
+        ("max", 0),
+        ("max", 1),
+    ]
+    for column in ("observed", "p_value", "two_sided", "distance"):
+        np.testing.assert_allclose([row[column] for row in table], arrays[column].ravel())
+    mean = arrays["replicated"].mean(0)
+    np.testing.assert_allclose([row["replicated_mean"] for row in table], mean.ravel())
+    sd = arrays["replicated"].std(0, ddof=1)
+    np.testing.assert_allclose([row["replicated_sd"] for row in table], sd.ravel())
+    np.testing.assert_allclose(arrays["distance"], (arrays["observed"] - mean) / sd)
+
+
+def test_the_text_marks_what_does_not_fit() -> None:
+    replicated, y = normal(200, 50), normal(50, seed=1) + 1.0
+    lines = str(predictive_check(replicated, y, statistics=["mean", "sd"])).splitlines()
+    assert [line.endswith("*") for line in lines] == [False, True, False]
+    assert lines[1].split()[-2] == "0.002"
+    by_row = str(predictive_check(replicated, y * 0.0 + 9.0, statistics=["mean"], per="row"))
+    assert by_row.startswith("mean: 50 of 50 with two-sided p < 0.05 (2.5 expected), farthest row ")
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: predictive_check(normal(3, 1, 1, 1, 1), normal(1, 1, 1, 1)), r"observed: .*time"),
+        (
+            lambda: predictive_check(normal(3, 2), normal(3)),
+            r"draws: .*\(draws, 3,\), got .*\(3, 2",
+        ),
+        (lambda: predictive_check(normal(0, 3), normal(3)), r"draws: .* got shape \(0, 3\)"),
+        (lambda: predictive_check(normal(3, 3) / 0, normal(3)), r"draws: expected finite"),
+        (lambda: predictive_check(normal(3, 3), normal(3) / 0), r"observed: expected finite"),
+        (lambda: predictive_check(normal(3, 1), normal(1) * torch.nan), r"observed: .*one value"),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), statistics=["means"]),
+            r"statistics: expected names among mean, sd, .* got 'means'",
+        ),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), statistics=[]),
+            r"statistics: expected at least one",
+        ),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), statistics=["roughness"]),
+            r"statistic 'roughness': expected series",
+        ),
+        (
+            lambda: predictive_check(
+                normal(3, 3, 4, 1), normal(3, 4, 1), statistics=["roughness"], per="horizon"
+            ),
+            r"statistic 'roughness': expected series",
+        ),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), statistics={"sum": torch.sum}),
+            r"statistic 'sum': expected a function that takes away .* got shape \(\)",
+        ),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), per="step"),  # type: ignore[arg-type]
+            r"per: expected one of all, .* got 'step'",
+        ),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), per="group"),
+            r"groups: .* got none and",
+        ),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), per="row", groups=[1, 2, 3]),
+            r"groups: .* got labels and per='row'",
+        ),
+        (lambda: predictive_check(normal(3, 3), normal(3), groups=[1]), r"groups: .*3 labels.* 1"),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), per="horizon"),
+            r"observed: expected shape \(rows, time, outputs\) to check each step",
+        ),
+        (
+            lambda: predictive_check(normal(9, 3), normal(3)).outside(0.95),
+            r"draws: expected more than 19 for level 0.95, got 9",
+        ),
+        (
+            lambda: predictive_check(normal(9, 3), normal(3)).outside(1.5),
+            r"level: .* got 1.5",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call: object, text: str) -> None:
+    assert callable(call)
+    with pytest.raises(InputError, match=text):
+        call()

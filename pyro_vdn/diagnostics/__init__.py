@@ -42,6 +42,7 @@ from pyro_vdn.diagnostics.persistence_plots import plot_persistence
 from pyro_vdn.diagnostics.persistence_report import PersistenceReport, persistence_report
 from pyro_vdn.diagnostics.plots import FAN_LEVELS, plot_calibration, plot_fan, plot_unit_activity
 from pyro_vdn.diagnostics.predictive_check import PredictiveCheck, predictive_check
+from pyro_vdn.diagnostics.predictive_plots import plot_pit, plot_predictive_check
 from pyro_vdn.diagnostics.psis import Smoothed, psis
 from pyro_vdn.diagnostics.quantiles import draw_quantiles
 from pyro_vdn.diagnostics.rank_correlation import Correlation, rank_correlation
@@ -54,6 +55,7 @@ from pyro_vdn.diagnostics.stacking import pseudo_bma_weights, stacking_weights
 from pyro_vdn.diagnostics.statistics import ACTIVE_THRESHOLD, BandShares, UnitStatistics, Use
 from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
 from pyro_vdn.diagnostics.temperature import TEMPERATURES, TemperatureFit, fit_temperature
+from pyro_vdn.diagnostics.to_arviz import to_arviz
 from pyro_vdn.diagnostics.token_calibration import (
     CALIBRATION_BINS,
     Reliability,
@@ -192,6 +194,8 @@ __all__ = [
     "plot_fan",
     "plot_loss_terms",
     "plot_persistence",
+    "plot_pit",
+    "plot_predictive_check",
     "plot_reliability",
     "plot_responses",
     "plot_training",
@@ -210,6 +214,7 @@ __all__ = [
     "stacking_weights",
     "summarise_tokens",
     "tempered",
+    "to_arviz",
     "token_scores",
     "unit_responses",
     "unit_statistics",

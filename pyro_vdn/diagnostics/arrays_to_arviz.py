@@ -32,8 +32,8 @@ SAMPLE_GROUPS = frozenset(
 def arrays_to_arviz(
     groups: Mapping[str, Mapping[str, ArrayLike]],
     *,
-    dims: Mapping[str, Sequence[str]] | None = None,
-    coords: Mapping[str, ArrayLike] | None = None,
+    dims: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]] | None = None,
+    coords: Mapping[str, ArrayLike | Mapping[str, ArrayLike]] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> ArviZData:
     """Put arrays into ArviZ data with named dimensions.
@@ -47,10 +47,12 @@ def arrays_to_arviz(
             have shape `(draw, ...)`, the same number of draws in each; in every other group, such
             as `observed_data`, `constant_data` or `unit_stats`, they are stored as they are.
         dims: Variable name to the names of its dimensions, without chain and draw. A variable not
-            listed gets `<variable>_dim_0` and so on.
-        coords: Dimension name to labels; `0, 1, ...` where absent.
-        attrs: Attributes of the whole; a mapping under a group's name holds that group's own, for
-            example `{"log_likelihood": {"meaning": "conditional, log p(y | z)"}}`.
+            listed gets `<variable>_dim_0` and so on. A mapping under a group's name holds that
+            group's own.
+        coords: Dimension name to labels; `0, 1, ...` where absent. A mapping under a group's name
+            likewise, for example `{"row": range(9), "posterior": {"row": [3, 7]}}`.
+        attrs: Attributes of the whole; a mapping under a group's name likewise, for example
+            `{"log_likelihood": {"meaning": "conditional, log p(y | z)"}}`.
 
     Returns:
         `arviz.InferenceData` on ArviZ 0.x, `xarray.DataTree` on 1.x, with the version of this
@@ -76,20 +78,37 @@ def arrays_to_arviz(
         raise InputError(
             "groups", expected="at least one group", got="none", hint="pass {'posterior': {...}}"
         )
+    own_dims = _of_groups("dims", dims, arrays)
     _refuse_unused("dims", dims, {name for group in arrays.values() for name in group})
     stamp = {
         "inference_library": LIBRARY,
         "inference_library_version": __version__,
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    own = {group: attrs.pop(group) for group in list(attrs) if isinstance(attrs[group], Mapping)}
-    _refuse_unused("attrs", own, set(arrays))
-    datasets = {
-        group: _dataset(group, variables, dims, coords, {**stamp, **own.get(group, {})})
-        for group, variables in arrays.items()
-    }
+    own, own_coords = _of_groups("attrs", attrs, arrays), _of_groups("coords", coords, arrays)
+    datasets = {}
+    for group, variables in arrays.items():
+        _refuse_unused(f"dims['{group}']", own_dims[group], set(variables))
+        datasets[group] = _dataset(
+            group,
+            variables,
+            {**dims, **own_dims[group]},
+            {**coords, **own_coords[group]},
+            {**stamp, **own[group]},
+        )
     _refuse_unused("coords", coords, {dim for data in datasets.values() for dim in data.dims})
+    for group, labels in own_coords.items():
+        _refuse_unused(f"coords['{group}']", labels, set(datasets[group].dims))
     return container(datasets, {**stamp, **attrs})
+
+
+def _of_groups(
+    what: str, given: dict[str, Any], groups: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Take out what a mapping holds for single groups, by group."""
+    own = {group: given.pop(group) for group in list(given) if isinstance(given[group], Mapping)}
+    _refuse_unused(what, own, set(groups))
+    return {group: own.get(group, {}) for group in groups}
 
 
 def _arrays(group: str, variables: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
@@ -127,7 +146,8 @@ def _arrays(group: str, variables: Mapping[str, ArrayLike]) -> dict[str, NDArray
 
 def _array(what: str, value: Any) -> NDArray[Any]:
     if hasattr(value, "detach"):  # a torch tensor; this module needs no torch
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     array = np.asarray(value)
     if array.dtype.kind not in "biufcU":
         raise InputError(

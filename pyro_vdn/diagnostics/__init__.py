@@ -5,6 +5,7 @@ from pyro_vdn.diagnostics._figure import MissingPackageError, save
 from pyro_vdn.diagnostics.adaptive_conformal import AdaptiveConformal, AdaptiveRun
 from pyro_vdn.diagnostics.arrays_to_arviz import SAMPLE_GROUPS, arrays_to_arviz
 from pyro_vdn.diagnostics.calibration import CalibrationCurve, calibration_curve, pit
+from pyro_vdn.diagnostics.calibration_plots import plot_event_reliability, plot_quantile_reliability
 from pyro_vdn.diagnostics.check_statistics import (
     CHECK_STATISTICS,
     OfSeries,
@@ -17,6 +18,7 @@ from pyro_vdn.diagnostics.compare_plots import plot_compare
 from pyro_vdn.diagnostics.conformal import SplitConformal
 from pyro_vdn.diagnostics.dose_response import TRENDS, DoseResponse, dose_response
 from pyro_vdn.diagnostics.ecdf_bands import MOST_POINTS, EcdfBand, ecdf_band
+from pyro_vdn.diagnostics.event_reliability import EventReliability, event_reliability
 from pyro_vdn.diagnostics.evidence import Evidence, EvidenceEstimate, importance_evidence
 from pyro_vdn.diagnostics.histogram_bands import HistogramBand, histogram_band
 from pyro_vdn.diagnostics.history import QUANTITIES, TERMS, Drift, TrainingHistory
@@ -47,7 +49,9 @@ from pyro_vdn.diagnostics.psis import Smoothed, psis
 from pyro_vdn.diagnostics.quantiles import draw_quantiles
 from pyro_vdn.diagnostics.rank_correlation import Correlation, rank_correlation
 from pyro_vdn.diagnostics.recalibration import VarianceScaling
+from pyro_vdn.diagnostics.reliability import QuantileReliability, quantile_reliability
 from pyro_vdn.diagnostics.responses import unit_responses
+from pyro_vdn.diagnostics.sbc_plots import plot_sbc
 from pyro_vdn.diagnostics.sbc_result import SBCResult
 from pyro_vdn.diagnostics.scores import crps_draws, crps_mixture, crps_normal
 from pyro_vdn.diagnostics.simulation_based_calibration import simulation_based_calibration
@@ -55,7 +59,7 @@ from pyro_vdn.diagnostics.stacking import pseudo_bma_weights, stacking_weights
 from pyro_vdn.diagnostics.statistics import ACTIVE_THRESHOLD, BandShares, UnitStatistics, Use
 from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
 from pyro_vdn.diagnostics.temperature import TEMPERATURES, TemperatureFit, fit_temperature
-from pyro_vdn.diagnostics.to_arviz import to_arviz
+from pyro_vdn.diagnostics.to_arviz import EXPORT_GROUPS, to_arviz
 from pyro_vdn.diagnostics.token_calibration import (
     CALIBRATION_BINS,
     Reliability,
@@ -98,6 +102,7 @@ __all__ = [
     "ACTIVE_THRESHOLD",
     "CALIBRATION_BINS",
     "CHECK_STATISTICS",
+    "EXPORT_GROUPS",
     "FAN_LEVELS",
     "MOST_POINTS",
     "QUANTITIES",
@@ -120,6 +125,7 @@ __all__ = [
     "DoseResponse",
     "Drift",
     "EcdfBand",
+    "EventReliability",
     "Evidence",
     "EvidenceEstimate",
     "HistogramBand",
@@ -131,6 +137,7 @@ __all__ = [
     "OfSeries",
     "PersistenceReport",
     "PredictiveCheck",
+    "QuantileReliability",
     "Reliability",
     "SBCResult",
     "Smoothed",
@@ -166,6 +173,7 @@ __all__ = [
     "draw_quantiles",
     "ecdf_band",
     "energy_score",
+    "event_reliability",
     "expected_calibration_error",
     "fit_temperature",
     "half_life",
@@ -191,18 +199,22 @@ __all__ = [
     "plot_collapse",
     "plot_compare",
     "plot_contraction",
+    "plot_event_reliability",
     "plot_fan",
     "plot_loss_terms",
     "plot_persistence",
     "plot_pit",
     "plot_predictive_check",
+    "plot_quantile_reliability",
     "plot_reliability",
     "plot_responses",
+    "plot_sbc",
     "plot_training",
     "plot_unit_activity",
     "predictive_check",
     "pseudo_bma_weights",
     "psis",
+    "quantile_reliability",
     "rank_correlation",
     "reliability_curve",
     "roughness",

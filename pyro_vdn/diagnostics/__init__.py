@@ -2,6 +2,7 @@
 
 from pyro_vdn.diagnostics._arviz import ArviZData
 from pyro_vdn.diagnostics._figure import MissingPackageError, save
+from pyro_vdn.diagnostics._request import EXPORT_GROUPS
 from pyro_vdn.diagnostics.adaptive_conformal import AdaptiveConformal, AdaptiveRun
 from pyro_vdn.diagnostics.arrays_to_arviz import SAMPLE_GROUPS, arrays_to_arviz
 from pyro_vdn.diagnostics.calibration import CalibrationCurve, calibration_curve, pit
@@ -59,7 +60,7 @@ from pyro_vdn.diagnostics.stacking import pseudo_bma_weights, stacking_weights
 from pyro_vdn.diagnostics.statistics import ACTIVE_THRESHOLD, BandShares, UnitStatistics, Use
 from pyro_vdn.diagnostics.symptoms import CollapseMode, CollapseThresholds
 from pyro_vdn.diagnostics.temperature import TEMPERATURES, TemperatureFit, fit_temperature
-from pyro_vdn.diagnostics.to_arviz import EXPORT_GROUPS, to_arviz
+from pyro_vdn.diagnostics.to_arviz import to_arviz
 from pyro_vdn.diagnostics.token_calibration import (
     CALIBRATION_BINS,
     Reliability,

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vdn.diagnostics._arviz import ArviZData
 from pyro_vdn.diagnostics._dimensions import layer_variable
 from pyro_vdn.diagnostics._drawn_groups import Group
-from pyro_vdn.diagnostics._request import GROUPS, Request
+from pyro_vdn.diagnostics._request import EXPORT_GROUPS, Request
 from pyro_vdn.diagnostics.arrays_to_arviz import arrays_to_arviz
 from pyro_vdn.diagnostics.latent_usage import latent_usage
 from pyro_vdn.diagnostics.statistics import UnitStatistics
@@ -136,7 +136,7 @@ class Export:
 
     def build(self, attrs: Mapping[str, Any]) -> ArviZData:
         """Return the ArviZ data of all groups that were added."""
-        groups = {name: self.groups[name] for name in GROUPS if name in self.groups}
+        groups = {name: self.groups[name] for name in EXPORT_GROUPS if name in self.groups}
         return arrays_to_arviz(
             groups,
             dims={name: self.dims[name] for name in groups},

@@ -16,7 +16,7 @@ from pyro_vdn.errors import InputError
 Program = Callable[..., Any]
 
 #: Groups of an export, in the order in which they are stored.
-GROUPS = (
+EXPORT_GROUPS = (
     "posterior",
     "posterior_predictive",
     "prior",
@@ -51,7 +51,7 @@ class Request:
         units: Units that are stored, by layer path; None for all of a layer.
 
     Example:
-        >>> "posterior" in GROUPS
+        >>> "posterior" in EXPORT_GROUPS
         True
     """
 
@@ -108,19 +108,19 @@ def read_groups(groups: Collection[str] | None, *, absent: Mapping[str, str]) ->
         InputError: For an unknown group, or one there is not.
     """
     if groups is None:
-        return tuple(g for g in GROUPS if g not in absent and g != "predictive_density")
+        return tuple(g for g in EXPORT_GROUPS if g not in absent and g != "predictive_density")
     if isinstance(groups, str):
         groups = (groups,)
     for group in groups:
-        if group not in GROUPS or group in absent:
+        if group not in EXPORT_GROUPS or group in absent:
             why = f" ({absent[group]})" if group in absent else ""
             raise InputError(
                 "groups",
-                expected=f"some of {[name for name in GROUPS if name not in absent]}",
+                expected=f"some of {[name for name in EXPORT_GROUPS if name not in absent]}",
                 got=f"{group!r}{why}",
                 hint="leave groups out for all there are",
             )
-    return tuple(group for group in GROUPS if group in groups)
+    return tuple(group for group in EXPORT_GROUPS if group in groups)
 
 
 def read_rows(rows: Sequence[int] | Tensor | None, total: int) -> Tensor | None:

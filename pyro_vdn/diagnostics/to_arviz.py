@@ -28,6 +28,7 @@ from pyro_vdn.diagnostics._request import (
 from pyro_vdn.diagnostics._rows import Batches, Rows
 from pyro_vdn.diagnostics.measure import record_rows
 from pyro_vdn.diagnostics.statistics import UnitStatistics
+from pyro_vdn.errors import InputError
 from pyro_vdn.infer.closed_form import has_closed_form
 from pyro_vdn.infer.evaluating import evaluating, own_noise
 from pyro_vdn.infer.joint_draws import Look, look_at
@@ -197,7 +198,7 @@ def _absent(
     latent = [n for name, n in look.sites.items() if name != site and not n["is_observed"]]
     if all(is_silent(node["fn"]) for node in latent):
         absent |= dict.fromkeys(OF_PRIOR, "nothing latent has a prior")
-    if statistics is None and not _random_layers(guide, inputs):
+    if not statistics and not _random_layers(guide, inputs):
         absent |= dict.fromkeys(OF_UNITS, "no layer of neurons is random in the guide")
     return absent
 
@@ -270,4 +271,14 @@ def _attributes(request: Request, config: Any) -> dict[str, Any]:
         "num_samples": request.num_samples,
         "model": type(pyro.poutine.unwrap(request.model)).__name__,
     }
-    return attributes if config is None else {**attributes, "config": json.dumps(config)}
+    if config is None:
+        return attributes
+    try:
+        return {**attributes, "config": json.dumps(config)}
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "config",
+            expected="what JSON can hold: dictionaries, lists, numbers, strings",
+            got=f"{type(config).__name__} ({error})",
+            hint="config=run_config.to_dict(), or dataclasses.asdict(...)",
+        ) from error

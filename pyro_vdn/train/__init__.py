@@ -19,7 +19,6 @@ from pyro_vdn.train.options import FitOptions
 from pyro_vdn.train.parameters import count_parameters
 from pyro_vdn.train.pooled_tokens import evaluate_pooled_tokens
 from pyro_vdn.train.run_folder import load_model, load_models
-from pyro_vdn.train.sequence_draws import sequences_to_arviz
 
 if TYPE_CHECKING:
     from pyro_vdn.train.anneal import Anneal
@@ -52,7 +51,6 @@ __all__ = [
     "load_model",
     "load_models",
     "save_checkpoint",
-    "sequences_to_arviz",
 ]
 
 _CALLBACKS = {

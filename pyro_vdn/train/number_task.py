@@ -18,7 +18,7 @@ from pyro_vdn.train.pictures import picture_rows, save_pictures
 from pyro_vdn.train.problem import Problem, Recipe, build_model, load_problem
 from pyro_vdn.train.row_scores import standard_errors
 from pyro_vdn.train.run_config import RunConfig
-from pyro_vdn.train.run_folder import DRAWS
+from pyro_vdn.train.run_folder import DRAWS, read_config
 from pyro_vdn.train.tasks import Fitted, Plan, Task
 
 Program = Callable[..., Any]
@@ -55,8 +55,16 @@ def write_artefacts(
 ) -> None:
     """Write draws and pictures of the neurons."""
     pyro.set_rng_seed(_EVALUATION_SEED)
-    rows = picture_rows(problem, _DRAWN_ROWS)
-    save_netcdf(draws_to_arviz(model, guide, problem, scored.layers, rows), folder / DRAWS)
+    draws = draws_to_arviz(
+        model,
+        guide,
+        problem,
+        scored.layers,
+        picture_rows(problem, _DRAWN_ROWS),
+        seed=_EVALUATION_SEED,
+        config=read_config(folder).to_dict(),
+    )
+    save_netcdf(draws, folder / DRAWS)
     save_pictures(folder, model, guide, problem, scored)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,21 @@ import torch
 
 from pyro_vdn.diagnostics import load_netcdf
 from pyro_vdn.errors import InputError, RunFolderError
+from pyro_vdn.infer import log_density
 from pyro_vdn.train.members import Member
 from pyro_vdn.train.predict_file import predict_file
 from pyro_vdn.train.problem import Source, load_problem
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
 from pyro_vdn.train.run import complete_run, rescore_run, resume_run, start_run
-from pyro_vdn.train.run_folder import load_model, read_config, write_config
+from pyro_vdn.train.run_folder import load_model, load_models, read_config, write_config
 
 FORECAST = ForecastingRecipe(
     input_length=24, horizon=6, hidden=8, num_units=4, rank=2, kernel_size=5, num_samples=30
 ).with_steps(20)
-REGRESS = RegressionRecipe(num_units=6, num_samples=30).with_steps(20)
+REFERENCES = ("twin", "dropout", "ensemble")
+REGRESS = RegressionRecipe(
+    num_units=6, num_samples=30, references=REFERENCES, ensemble_size=2
+).with_steps(20)
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +59,19 @@ def table_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("run", ["forecast_run", "table_run"])
-def test_a_run_folder_holds_everything(run: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("run", "more"),
+    [
+        ("forecast_run", set()),
+        ("table_run", {f"{name}.safetensors" for name in ("dropout", "ensemble-1", "ensemble-2")}),
+    ],
+)
+def test_a_run_folder_holds_everything(
+    run: str, more: set[str], request: pytest.FixtureRequest
+) -> None:
     folder = request.getfixturevalue(run)
     names = {item.name for item in folder.iterdir()}
-    assert names == {
+    assert names == more | {
         "calibration.png",
         "config.json",
         "draws.nc",
@@ -82,8 +95,8 @@ def test_draws_have_named_coordinates(forecast_run: Path, series: Path) -> None:
     draws = load_netcdf(forecast_run / "draws.nc")
     assert draws["posterior"]["neurons.z"].dims == ("chain", "draw", "row", "unit")
     predictive = draws["posterior_predictive"]["y"]
-    assert predictive.dims == ("chain", "draw", "row", "step")
-    assert predictive.step.values.tolist() == [1, 2, 3, 4, 5, 6]
+    assert predictive.dims == ("chain", "draw", "row", "horizon")
+    assert predictive.horizon.values.tolist() == [1, 2, 3, 4, 5, 6]
     assert draws["constant_data"]["x"].lag.values[-1] == 0
     assert draws["observed_data"]["y"].shape == predictive.shape[2:]
     assert str(predictive.row.values[0]) == "b, forecast from row 320"
@@ -104,9 +117,70 @@ def test_scoring_again_gives_the_same_figures(run: str, request: pytest.FixtureR
     files = {item: item.stat().st_mtime_ns for item in folder.iterdir()}
     report = rescore_run(folder)
     for name, scores in report.models.items():
-        for key in set(scores) - {"seconds"}:
+        for key in set(scores) - {"seconds", "members"}:
             assert scores[key] == pytest.approx(before[name][key]), (name, key)
     assert {item: item.stat().st_mtime_ns for item in folder.iterdir()} == files
+
+
+def test_references_are_scored_beside_the_neurons(table_run: Path) -> None:
+    config = read_config(table_run)
+    models = json.loads((table_run / "metrics.json").read_text())["models"]
+    assert list(models) == ["neurons", *REFERENCES]
+    assert config.recipe.references == REFERENCES
+    assert models["ensemble"]["parameters"] == 2 * models["twin"]["parameters"]
+    seconds = [models[name]["training_seconds"] for name in models]
+    assert all(value > 0 for value in seconds)
+    members = models["ensemble"]["members"]
+    assert [member["steps"] for member in members] == [20, 20]
+    assert members[0]["validation_nll"] != members[1]["validation_nll"]
+    for scores in models.values():
+        assert 0 < scores["nll_se"] < 1
+        assert 0 < scores["crps_se"] < scores["crps"]
+    for name in REFERENCES:
+        assert models[name]["kl_per_unit"] is models[name]["active_share"] is None
+
+
+def test_an_ensemble_is_scored_as_the_mixture_of_its_members(table_run: Path) -> None:
+    loaded = load_models(table_run)
+    assert {name: len(fitted) for name, fitted in loaded.items()} == {
+        **dict.fromkeys(("neurons", "twin", "dropout"), 1),
+        "ensemble": 2,
+    }
+    config = read_config(table_run)
+    x, y = load_problem(config.source, config.recipe).test
+    parts = [log_density(*one, x, y)[0] for one in loaded["ensemble"]]
+    assert not torch.equal(*parts)
+    mixture = -torch.stack(parts).exp().mean(0).log().mean()
+    models = json.loads((table_run / "metrics.json").read_text())["models"]
+    assert models["ensemble"]["nll"] == pytest.approx(float(mixture), rel=1e-5)
+
+
+def test_what_was_trained_stays_when_a_run_is_resumed(table_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(table_run, folder)
+    (folder / "metrics.json").unlink()
+    (folder / "ensemble-2.safetensors").unlink()
+    shutil.rmtree(folder / "training" / "ensemble-2")
+    assert [len(fitted) for fitted in load_models(folder).values()] == [1, 1, 1, 1]
+    assert list(rescore_run(folder).models) == ["neurons", *REFERENCES]
+    said: list[str] = []
+    again = complete_run(*resume_run(folder), folder, progress=False, say=said.append).models
+    before = json.loads((table_run / "metrics.json").read_text())["models"]
+    assert "training the ensemble, 2" in said
+    for name, scores in again.items():
+        assert scores["nll"] == pytest.approx(before[name]["nll"]), name
+
+
+def test_a_run_of_an_earlier_version_is_read(table_run: Path, tmp_path: Path) -> None:
+    config = json.loads((table_run / "config.json").read_text())
+    for name in ("references", "dropout", "ensemble_size"):
+        del config["recipe"][name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name in ("model.safetensors", "twin.safetensors"):
+        (tmp_path / name).write_bytes((table_run / name).read_bytes())
+    assert list(rescore_run(tmp_path).models) == ["neurons", "twin"]
+    (tmp_path / "twin.safetensors").unlink()  # trained without
+    assert list(load_models(tmp_path)) == ["neurons"]
 
 
 def test_a_table_is_predicted_in_its_own_units(table_run: Path, tmp_path: Path) -> None:

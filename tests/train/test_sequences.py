@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.autoguide import AutoNormal
 from pyro_vdn.guides import NeuronGuide, without_neurons
-from pyro_vdn.models import Forecaster, Regression, StateSpace
+from pyro_vdn.models import Regression, StateSpace
 from torch import Tensor
 
 from pyro_vdn.diagnostics import crps_draws
@@ -25,7 +24,6 @@ from pyro_vdn.train import (
     evaluate,
     evaluate_fully,
     fit,
-    sequences_to_arviz,
 )
 from pyro_vdn.train.batches import as_pair
 from pyro_vdn.train.task import TrainingTask
@@ -163,43 +161,6 @@ def test_nan_is_for_models_that_read_it(gaps: Any, options: Callable[..., Any]) 
         evaluate(Regression(1), NeuronGuide(Regression(1)), rows[0].nan_to_num(), y[:, 0, :1])
 
 
-@pytest.mark.parametrize("steps", ["parallel", "markov"])
-def test_arviz_names_row_time_and_unit(gaps: Any, steps: Any) -> None:
-    x, y = gaps[0][:5], gaps[1][:5]
-    prior = AutoregressiveNormal(4, phi=dist.Uniform(0.0, 1.0), scale=dist.LogNormal(-1.0, 0.5))
-    model = make(prior=prior)
-    model.neurons.steps = steps
-    labels = {"unit": ["a", "b", "c", "d"], "time": range(100, 112)}
-    data = sequences_to_arviz(model, NeuronGuide(model), x, y, num_samples=9, coords=labels)
-    posterior = data["posterior"]
-    assert posterior["neurons.z"].dims == ("chain", "draw", "row", "time", "unit")
-    assert posterior["neurons.z"].sel(unit="c", time=105, row=2).shape == (1, 9)
-    assert posterior["neurons.prior.phi"].dims == ("chain", "draw", "unit")
-    assert float(posterior["neurons.prior.phi"].std("draw").min()) > 0
-    outcome = data["posterior_predictive"]["y"]
-    assert outcome.dims == ("chain", "draw", "row", "time", "output")
-    assert outcome.shape == (1, 9, 5, 12, 2)
-    log_likelihood = torch.as_tensor(data["log_likelihood"]["y"].values[0])
-    assert (log_likelihood.isnan() == y.isnan()).all()
-    with torch.no_grad():
-        z = torch.as_tensor(posterior["neurons.z"].values[0])
-        expected = model.likelihood(model.readout(z)).log_prob(y)
-    torch.testing.assert_close(log_likelihood, expected, equal_nan=True)
-    assert data["observed_data"]["y"].dims == ("row", "time", "output")
-    assert data["constant_data"]["x"].dims == ("row", "time", "feature")
-
-
-def test_export_without_targets_and_of_rows(gaps: Any) -> None:
-    model = make()
-    data = sequences_to_arviz(model, NeuronGuide(model), gaps[0][:3], num_samples=4)
-    assert not hasattr(data, "log_likelihood")
-    rows = Regression(1)
-    with pytest.raises(InputError, match="site 'y': expected outcomes of shape"):
-        sequences_to_arviz(rows, NeuronGuide(rows), torch.zeros(3, 1))
-    with pytest.raises(InputError, match="site: expected one of"):
-        sequences_to_arviz(model, NeuronGuide(model), gaps[0][:3], site="x")
-
-
 def test_hyperparameters_are_fitted_by_a_guide_of_their_own(
     gaps: Any, options: Callable[..., Any]
 ) -> None:
@@ -216,20 +177,3 @@ def test_hyperparameters_are_fitted_by_a_guide_of_their_own(
     fresh = torch.full((4,), 0.5)
     assert (medians["neurons.prior.phi"] - fresh).abs().max() > 0.02  # it has moved
     assert predict(model, guide, x, num_samples=3, batch_size=16).draws.shape == (3, 40, 12, 2)
-
-
-@pytest.mark.parametrize("scored_steps", [None, 1])
-def test_forecasts_of_windows_as_arviz_data(scored_steps: int | None) -> None:
-    model = Forecaster(
-        8, 3, num_units=2, kernel_size=3, memory=AutoregressiveNormal(2), scored_steps=scored_steps
-    )
-    x, y = torch.randn(4, 5, 8), torch.randn(4, scored_steps or 5, 3)
-    y[0, 0, 1] = torch.nan
-    data = sequences_to_arviz(model, NeuronGuide(model), x, y, num_samples=6)
-    time = "time" if scored_steps is None else "scored_time"
-    outcome = data["posterior_predictive"]["y"]
-    assert outcome.dims == ("chain", "draw", "row", time, "output")
-    assert outcome.shape == (1, 6, *y.shape)
-    log_prob = data["log_likelihood"]["y"].values
-    assert log_prob.shape == (1, 6, *y.shape)
-    assert np.array_equal(np.isnan(log_prob[0, 0]), np.isnan(y.numpy()))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pyro_vdn import __version__
-from pyro_vdn.cli import data, evaluate, fit, generate, predict
+from pyro_vdn.cli import data, evaluate, fit, generate, predict, report
 
 BENCH = "pyro_vdn.bench.app"
 """The module whose Typer app ``app`` becomes ``pyro-vdn bench``, where it is installed."""
@@ -31,6 +31,7 @@ def make_app() -> typer.Typer:
     app.command("evaluate")(evaluate.evaluate)
     app.command("predict")(predict.predict)
     app.command("generate")(generate.generate)
+    app.command("report")(report.report)
     app.add_typer(data.app, name="data")
     if importlib.util.find_spec("pyro_vdn.bench") is not None:
         passed_on = {

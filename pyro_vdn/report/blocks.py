@@ -40,25 +40,37 @@ def paragraph(*content: Content) -> Markup:
     return tag("p", *content)
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Content]]) -> Markup:
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[Content]],
+    *,
+    texts: bool = False,
+) -> Markup:
     """Return a table whose first column names the rows; a wide one scrolls in its own box.
 
     Args:
         caption: What it shows, with units.
         head: Heading of every column.
         rows: Cells, row by row.
+        texts: Whether cells hold words, which break into lines, rather than numbers.
 
     Example:
-        >>> "<th scope=\\"row\\">&lt;a&gt;</th><td>1</td>" in table("c", ["x", "y"], [["<a>", "1"]]).html
+        >>> "&lt;a&gt;</th><td>1</td>" in table("c", ["x", "y"], [["<a>", "1"]]).html
         True
     """
     titles = tag("tr", *(tag("th", name, scope="col") for name in head))
     lines = [
-        tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:]))
+        tag(
+            "tr",
+            tag("th", _cell(row[0]), scope="row"),
+            *(tag("td", _cell(cell)) for cell in row[1:]),
+        )
         for row in rows
     ]
-    drawn = tag("table", tag("caption", caption), tag("thead", titles), tag("tbody", *lines))
-    return tag("div", drawn, class_="wide", tabindex="0", role="region", aria_label=caption)
+    drawn = tag("table", tag("thead", titles), tag("tbody", *lines), aria_label=caption)
+    box = tag("div", drawn, class_="wide", tabindex="0", role="region", aria_label=caption)
+    return tag("figure", tag("figcaption", caption), box, class_="texts" if texts else "numbers")
 
 
 def picture(figure: Figure, *, alt: str, caption: str = "") -> Markup:
@@ -80,7 +92,6 @@ def picture(figure: Figure, *, alt: str, caption: str = "") -> Markup:
         alt=alt,
         width=str(width),
         height=str(height),
-        decoding="async",
     )
     enlarge = tag("input", type="checkbox", aria_label=f"Enlarge: {alt}")
     below = (tag("figcaption", caption),) if caption else ()
@@ -113,6 +124,13 @@ def contents(sections: Sequence[tuple[str, str]]) -> Markup:
     """
     links = [tag("a", heading, href=f"#{anchor}") for anchor, heading in sections]
     return tag("nav", *links, aria_label="Contents")
+
+
+def _cell(content: Content) -> Content:
+    """Give negative numbers the minus sign, which is as wide as a plus."""
+    if isinstance(content, str) and content[:1] == "-" and content[1:2].isdigit():
+        return "\u2212" + content[1:]
+    return content
 
 
 def _png(figure: Figure) -> bytes:

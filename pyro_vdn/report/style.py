@@ -31,12 +31,12 @@ li{margin:.35rem 0}
 .warnings li,.clear{margin:.5rem 0;padding:.5rem .9rem;border-left:.3rem solid var(--strong);
 background:color-mix(in srgb,var(--strong) 12%,var(--paper))}
 .clear{border-left-color:var(--muted);background:none}
-.wide{overflow-x:auto;margin:1rem 0}
+.wide{overflow-x:auto}
 .wide:focus-visible{outline:2px solid var(--ink)}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.95rem;line-height:1.45}
-caption{text-align:left;color:var(--muted);padding:0 0 .4rem;caption-side:top;min-width:18rem}
 th,td{padding:.3rem .6rem;text-align:right;vertical-align:top;overflow-wrap:normal}
-th:first-child,.texts td{text-align:left;padding-left:0}
+th:first-child{text-align:left;padding-left:0}
+.texts th,.texts td{text-align:left}
 th{font-weight:600}
 tbody th{font-weight:400}
 thead th{border-bottom:2px solid var(--muted);vertical-align:bottom}
@@ -45,7 +45,8 @@ td{white-space:nowrap}
 .texts td{white-space:normal}
 b{font-weight:700}
 figure{margin:1.25rem 0}
-figcaption{font-size:.95rem;max-width:46rem}
+figcaption{font-size:.95rem;line-height:1.45;max-width:46rem}
+figcaption+*{margin-top:.4rem}
 label{display:block;position:relative;cursor:zoom-in}
 label input{position:absolute;opacity:0;margin:0}
 .picture{display:block;overflow-x:auto}

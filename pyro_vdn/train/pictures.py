@@ -57,10 +57,7 @@ def save_pictures(
     Returns:
         The files written: forecasts, calibration and, where there are random units, their activity.
     """
-    if isinstance(problem.recipe, ForecastingRecipe):
-        figures = {FORECAST: _fan(model, guide, problem)}
-    else:
-        figures = {FORECAST: _intervals(model, guide, problem)}
+    figures = {FORECAST: prediction_figure(model, guide, problem)}
     count = min(problem.independent, evaluation.pit.numel())
     figures[CALIBRATION] = plot_calibration(evaluation.pit, effective_count=count)
     if evaluation.layers:
@@ -69,6 +66,22 @@ def save_pictures(
     for name, figure in figures.items():
         save(figure, folder / name)
     return [folder / name for name in figures]
+
+
+def prediction_figure(model: Program, guide: Program, problem: Problem) -> Figure:
+    """Draw predictions of test rows beside what came: fans of series, intervals of a table's rows.
+
+    Args:
+        model: The program.
+        guide: Its guide.
+        problem: The data.
+
+    Returns:
+        The figure; draws depend on the global random state.
+    """
+    if isinstance(problem.recipe, ForecastingRecipe):
+        return _fan(model, guide, problem)
+    return _intervals(model, guide, problem)
 
 
 def picture_rows(problem: Problem, count: int) -> Tensor:

@@ -1,0 +1,106 @@
+"""Means over rows that may depend on each other, with their errors."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_vdn.diagnostics import block_error
+
+
+class Estimate(NamedTuple):
+    """A mean with its standard error.
+
+    Args:
+        value: The mean.
+        error: Its standard error; NaN where one block cannot tell.
+        blocks: Number of blocks taken to be independent, behind the error.
+
+    Example:
+        >>> round(Estimate(0.5, 0.1, 30).half_width, 3)
+        0.205
+    """
+
+    value: float
+    error: float
+    blocks: int
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of its 95 % interval, by Student's t; infinite for one block."""
+        return math.inf if self.blocks < 2 else _factor(self.blocks) * self.error
+
+    def differs_from(self, value: float, *, comparisons: int = 1) -> bool:
+        """Say whether a value lies outside of the interval, one of several looked at together.
+
+        Args:
+            value: The value.
+            comparisons: How many intervals are to be right together, by Bonferroni.
+        """
+        reach = _factor(self.blocks, comparisons) * self.error if self.blocks > 1 else math.inf
+        return abs(self.value - value) > reach
+
+
+def mean_of(values: Tensor, blocks: Tensor) -> Estimate:
+    """Return a mean over rows with its error; values of one block may depend on each other.
+
+    Args:
+        values: Values, `(rows,)` or `(rows, ...)`; NaN for those that are missing.
+        blocks: Which block each row is in, integers from 0, `(rows,)`.
+
+    Example:
+        >>> mean_of(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0, 1]))
+        Estimate(value=2.5, error=1.0, blocks=2)
+    """
+    flat = values.reshape(len(values), -1).double()
+    there = ~flat.isnan()
+    members = blocks.unsqueeze(-1).expand(flat.shape)[there]
+    known = flat[there]
+    if len(known) == 0:
+        return Estimate(math.nan, math.nan, 0)
+    _, members = torch.unique(members, return_inverse=True)
+    count = int(members.max()) + 1
+    return Estimate(float(known.mean()), block_error(known, members), count)
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    r"""Return a quantile of Student's t, to 1 % for the upper tails that intervals need.
+
+    .. math:: z + \frac{z^3 + z}{4 \nu} + \frac{5 z^5 + 16 z^3 + 3 z}{96 \nu^2} + \dots
+
+    Args:
+        probability: Probability above one half.
+        freedom: Degrees of freedom :math:`\nu`, at least 1.
+
+    Returns:
+        The quantile.
+
+    Example:
+        >>> round(student_quantile(0.975, 10), 3), round(student_quantile(0.975, 1), 3)
+        (2.228, 12.706)
+
+    Source:
+        Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.5; exact for one degree
+        of freedom and for two.
+    """
+    if freedom == 1:
+        return math.tan(math.pi * (probability - 0.5))
+    if freedom == 2:
+        share = 2.0 * probability - 1.0
+        return share * math.sqrt(2.0 / (1.0 - share**2))
+    z = float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+
+
+def _factor(blocks: int, comparisons: int = 1) -> float:
+    """Return how many errors an interval reaches that is right 95 % of the time, all together."""
+    return student_quantile(1.0 - 0.025 / comparisons, blocks - 1)

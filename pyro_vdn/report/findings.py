@@ -1,0 +1,335 @@
+"""From numbers to sentences: what is wrong with a fitted model, or what was found in order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pyro_vdn.diagnostics import CollapseMode, CollapseReport
+from pyro_vdn.report.estimates import Estimate, student_quantile
+
+_RELEVANT = 0.01
+"""Least gap between nominal and empirical share that is worth a sentence."""
+
+_FEW = 30
+"""Fewer independent rows than this make intervals that say little."""
+
+_SURE = 0.05
+_MANY = 1000
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, and what was found.
+
+    Args:
+        looked_at: What was looked at, in words.
+        section: Anchor of the section that shows it.
+        findings: Sentences, without the full stop; none where all is well.
+
+    Example:
+        >>> Check("coverage", "calibration").findings
+        ()
+    """
+
+    looked_at: str
+    section: str
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The coverage of an interval over neighbouring steps of the horizon.
+
+    Args:
+        first: First step, from 1.
+        last: Last step.
+        share: Share of targets inside.
+
+    Example:
+        >>> Stretch(49, 96, Estimate(0.81, 0.01, 40)).last
+        96
+    """
+
+    first: int
+    last: int
+    share: Estimate
+
+
+class Replicated(NamedTuple):
+    """A statistic of the data among those of replicated data.
+
+    Args:
+        name: Its name.
+        p_value: How often replicated data have at least as much of it.
+        distance: Standard deviations of replicated data from their mean to the data.
+
+    Example:
+        >>> Replicated("sd", 0.4, 0.2).name
+        'sd'
+    """
+
+    name: str
+    p_value: float
+    distance: float
+
+
+def coverage_check(level: float, whole: Stretch, parts: Sequence[Stretch] = ()) -> Check:
+    """Say whether central intervals hold what they promise, and at which steps they do not.
+
+    A gap is told where the 95 % interval of the share leaves out the level, all parts together, and
+    is at least one point wide. Neighbouring parts with the same fault make one sentence.
+
+    Args:
+        level: Nominal level of the interval.
+        whole: Coverage over the whole horizon.
+        parts: Coverage of stretches of it, in order; none for a single output.
+
+    Returns:
+        The check.
+
+    Example:
+        >>> parts = [
+        ...     Stretch(1, 48, Estimate(0.9, 0.01, 200)),
+        ...     Stretch(49, 96, Estimate(0.8, 0.01, 200)),
+        ... ]
+        >>> coverage_check(0.9, Stretch(1, 96, Estimate(0.85, 0.01, 200)), parts).findings
+        ('90 % intervals too narrow at steps > 48: they hold 80 % (expected 90 ± 2)',)
+    """
+    looked_at = f"coverage of {level:.0%} intervals".replace("%", " %")
+    faults = [_fault(level, part.share, len(parts)) for part in parts]
+    if not any(faults) or len(set(faults)) == 1:
+        fault = _fault(level, whole.share, 1) or (faults[0] if faults else 0)
+        found = [_coverage(level, fault, [whole], whole)] if fault else []
+    else:
+        found = [
+            _coverage(level, fault, run, whole) for fault, run in _runs(faults, parts) if fault
+        ]
+    return Check(looked_at, "calibration", tuple(found))
+
+
+def pit_check(inside: bool, level: float = 0.95) -> Check:
+    """Say whether the transforms of targets stay in the band of uniform ones.
+
+    Args:
+        inside: Whether they do.
+        level: Level of the simultaneous band.
+    """
+    found = f"PIT leaves its {_percent(level)} band: predicted probabilities are not what they say"
+    return Check("PIT against its band", "calibration", () if inside else (found,))
+
+
+def difference_check(score: str, unit: str, differences: Mapping[str, Estimate]) -> Check:
+    """Say which references are better than the neurons, beyond chance.
+
+    Args:
+        score: Name of a score that is better when low.
+        unit: Its unit; empty for none.
+        differences: By reference, the mean of its score minus that of the neurons, row by row.
+
+    Returns:
+        The check.
+
+    Example:
+        >>> difference_check("NLL", "nats", {"the twin": Estimate(-0.03, 0.005, 400)}).findings
+        ('the twin is better in NLL by 0.030 ± 0.010 nats',)
+    """
+    found = [
+        f"{name} is better in {score} by {_give(-gap.value, gap.half_width)}"
+        + (f" {unit}" if unit else "")
+        for name, gap in differences.items()
+        if gap.value < 0 and gap.differs_from(0.0, comparisons=len(differences))
+    ]
+    return Check(f"{score} against every reference", "scores", tuple(found))
+
+
+def predictive_finding(found: Sequence[Replicated], *, together: int = 1) -> Check:
+    """Say which statistics of the data the model does not reproduce.
+
+    A statistic is told whose p-value is beyond chance, all of them together; where rows move
+    together, the data must also be as many times farther from the mean of replicated data as that
+    may widen its spread, the root of their number.
+
+    Args:
+        found: Statistics of data and replicated data.
+        together: How many rows move together at most, such as the channels of one time.
+
+    Returns:
+        The check.
+
+    Example:
+        >>> found = [Replicated("sd", 0.4, 0.2), Replicated("autocorrelation", 0.001, 5.0)]
+        >>> predictive_finding(found).findings
+        ('posterior predictive check: autocorrelation p = 0.00, larger in the data than in nearly \
+all replicated data',)
+    """
+    limit = _SURE / 2 / max(len(found), 1)
+    far = student_quantile(1.0 - limit, _MANY) * math.sqrt(together) if together > 1 else 0.0
+    sentences = [
+        f"posterior predictive check: {one.name} p = {one.p_value:.2f}, "
+        f"{'larger' if one.p_value < 0.5 else 'smaller'} in the data than in nearly all "
+        "replicated data"
+        for one in found
+        if min(one.p_value, 1.0 - one.p_value) < limit and abs(one.distance) > far
+    ]
+    return Check("posterior predictive checks", "checks", tuple(sentences))
+
+
+def collapse_check(report: CollapseReport) -> Check:
+    """Say how many units of every layer have collapsed, how, and which cost more than they give.
+
+    Args:
+        report: The collapse report.
+    """
+    found = []
+    for path, statistics in report.statistics.items():
+        calls = [call.mode for call in report.calls if call.layer == path]
+        counts = {mode: calls.count(mode) for mode in CollapseMode}
+        fallen = {m.value: n for m, n in counts.items() if n and m is not CollapseMode.LIVING}
+        if fallen:
+            how = ", ".join(f"{count} {mode}" for mode, count in fallen.items())
+            found.append(
+                f"{sum(fallen.values())} of {_units(len(statistics.kl))} of layer {path} "
+                f"collapsed ({how})"
+            )
+    for path, units in report.costly().items():
+        found.append(f"{_units(len(units))} of layer {path}: predictions are better without")
+    return Check("collapse of units", "neurons", tuple(found))
+
+
+def contribution_check(share: float, of_what: str) -> Check:
+    """Say whether the neurons' draws change predictions at all.
+
+    Args:
+        share: Share of the predictive uncertainty that comes from them.
+        of_what: What it is a share of.
+    """
+    found = ()
+    if share < 1e-3:
+        found = (
+            f"draws of the neurons hardly change predictions: they make up {100 * share:.2g} % "
+            f"of {of_what}",
+        )
+    return Check("what the neurons add to predictive uncertainty", "neurons", found)
+
+
+def rows_check(blocks: int, kind: str) -> Check:
+    """Say whether there are enough independent rows for intervals to mean something.
+
+    Args:
+        blocks: Their number.
+        kind: What they are.
+    """
+    few = f"few independent {kind} (n = {blocks}): bands and intervals are wide"
+    return Check(f"number of independent {kind}", "scores", (few,) if blocks < _FEW else ())
+
+
+def training_check(steps: Mapping[str, tuple[int, int | None]]) -> Check:
+    """Say of which models the last checkpoint was the best, so that more steps may help.
+
+    Args:
+        steps: By model, steps taken and the step of the checkpoint that was kept.
+
+    Returns:
+        The check.
+
+    Example:
+        >>> training_check({"neurons": (900, 900), "twin": (900, 600)}).findings
+        ('the last checkpoint was the best one (neurons): more steps may help',)
+    """
+    late = [name for name, (taken, best) in steps.items() if best is not None and best >= taken]
+    found = f"the last checkpoint was the best one ({', '.join(late)}): more steps may help"
+    return Check("whether training had ended", "training", (found,) if late else ())
+
+
+def confidence_check(gap: Estimate) -> Check:
+    """Say whether the most probable tokens come as often as they should.
+
+    Args:
+        gap: Share of tokens for which the most probable one came, minus its mean probability.
+    """
+    found = ()
+    if gap.differs_from(0.0) and abs(gap.value) >= _RELEVANT:
+        kind = "over-confident" if gap.value < 0 else "under-confident"
+        found = (
+            f"probabilities are {kind}: the most probable token comes "
+            f"{abs(100 * gap.value):.1f} ± {100 * gap.half_width:.1f} points "
+            f"{'less' if gap.value < 0 else 'more'} often than they say",
+        )
+    return Check("confidence in the most probable token", "calibration", found)
+
+
+def surprise_check(gaps: Mapping[str, Estimate]) -> Check:
+    """Say whether a model of text is as surprised as it expects to be.
+
+    Args:
+        gaps: By group of tokens, the mean of surprise minus entropy, in nats per token.
+
+    Returns:
+        The check.
+
+    Example:
+        >>> surprise_check({"rare tokens": Estimate(0.5, 0.05, 50)}).findings
+        ('rare tokens surprise more than predictions say, by 0.500 ± 0.100 nats: over-confident',)
+    """
+    found = [
+        f"{name} surprise {'more' if gap.value > 0 else 'less'} than predictions say, by "
+        f"{_give(abs(gap.value), gap.half_width)} nats: "
+        f"{'over' if gap.value > 0 else 'under'}-confident"
+        for name, gap in gaps.items()
+        if gap.differs_from(0.0, comparisons=len(gaps)) and abs(gap.value) >= _RELEVANT
+    ]
+    return Check("surprise against what was expected", "checks", tuple(found))
+
+
+def _fault(level: float, share: Estimate, comparisons: int) -> int:
+    """Return -1 where intervals are too narrow, 1 where too wide, else 0."""
+    gap = share.value - level
+    if abs(gap) < _RELEVANT or not share.differs_from(level, comparisons=comparisons):
+        return 0
+    return 1 if gap > 0 else -1
+
+
+def _runs(faults: Sequence[int], parts: Sequence[Stretch]) -> list[tuple[int, list[Stretch]]]:
+    runs: list[tuple[int, list[Stretch]]] = []
+    for fault, part in zip(faults, parts, strict=True):
+        if runs and runs[-1][0] == fault:
+            runs[-1][1].append(part)
+        else:
+            runs.append((fault, [part]))
+    return runs
+
+
+def _coverage(level: float, fault: int, run: Sequence[Stretch], whole: Stretch) -> str:
+    first, last = run[0].first, run[-1].last
+    steps = sum(part.last - part.first + 1 for part in run)
+    share = sum(part.share.value * (part.last - part.first + 1) for part in run) / steps
+    # Parts of one forecast move together: the widest of their intervals stands for all.
+    half = max(part.share.half_width for part in run)
+    return (
+        f"{_percent(level)} intervals too {'wide' if fault > 0 else 'narrow'}"
+        f"{_steps(first, last, whole)}: they hold {_percent(share)} "
+        f"(expected {100 * level:.0f} ± {max(100 * half, 1):.0f})"
+    )
+
+
+def _steps(first: int, last: int, whole: Stretch) -> str:
+    if (first, last) == (whole.first, whole.last):
+        return ""
+    if last == whole.last:
+        return f" at steps > {first - 1}"
+    return f" at steps \u2264 {last}" if first == whole.first else f" at steps {first} to {last}"
+
+
+def _give(value: float, half_width: float) -> str:
+    return f"{value:.3f} ± {half_width:.3f}"
+
+
+def _units(count: int) -> str:
+    return f"{count} unit{'' if count == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,140 @@
+"""The scores of a report on text: every method, paired differences, comparison by density."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from pyro_vdn.diagnostics import compare, plot_compare
+from pyro_vdn.report.blocks import paragraph, picture, table
+from pyro_vdn.report.estimates import Estimate, mean_of
+from pyro_vdn.report.findings import difference_check, rows_check
+from pyro_vdn.report.language_results import LanguageResults
+from pyro_vdn.report.markup import Content, Markup
+from pyro_vdn.report.part import Part
+from pyro_vdn.report.words import best_of, difference, plus_minus
+from pyro_vdn.train.members import NEURONS
+
+_KIND = "stretches of text"
+
+
+def scores_part(results: LanguageResults) -> Part:
+    """Return the section of scores.
+
+    Args:
+        results: What was measured.
+    """
+    gaps = {
+        results.labels[name]: _difference(results, name, "nll")
+        for name in results.tables
+        if name != NEURONS
+    }
+    return Part(
+        "scores",
+        "Scores",
+        (
+            _scores(results),
+            _paired(results),
+            *_comparison(results),
+            paragraph(
+                "Token frequencies are those of the training text; pairs of tokens predict from "
+                "the one token before."
+            ),
+        ),
+        (difference_check("NLL", "nats", gaps), rows_check(results.independent, _KIND)),
+    )
+
+
+def _scores(results: LanguageResults) -> Markup:
+    names = list(results.tables)
+    nll = [_mean(results, name, "nll") for name in names]
+    hits = [_mean(results, name, "correct") for name in names]
+    per_character = math.log(2) * results.problem.characters_per_token
+    columns = [
+        best_of([one.value for one in nll], [plus_minus(a.value, a.half_width) for a in nll]),
+        [f"{one.value / per_character:.3f}" for one in nll],
+        best_of(
+            [one.value for one in hits],
+            [plus_minus(100 * a.value, 100 * a.half_width, digits=1) + " %" for a in hits],
+            low=False,
+        ),
+        *(_summary(results, names, key) for key in ("ece", "brier", "cvar_nll")),
+    ]
+    lines = [
+        [results.labels[name], *(column[at] for column in columns)] for at, name in enumerate(names)
+    ]
+    head = ["", "NLL", "bits per character", "accuracy", "ECE", "Brier", "CVaR of NLL"]
+    caption = (
+        f"Scores on {results.problem.tested_on}; NLL in nats per token, ± half a 95 % interval "
+        f"over {results.independent} {_KIND}. ECE is the calibration error of the most probable "
+        "token, CVaR the mean NLL of the worst 5 % of tokens."
+    )
+    return table(caption, head, lines)
+
+
+def _summary(results: LanguageResults, names: list[str], key: str) -> list[Content]:
+    values = [
+        float(getattr(results.scores[name].metrics.summary, key))
+        if name in results.scores
+        else math.nan
+        for name in names
+    ]
+    cells = ["-" if math.isnan(value) else f"{value:.4f}" for value in values]
+    return best_of(values, cells)
+
+
+def _paired(results: LanguageResults) -> Markup:
+    lines: list[list[Content]] = [
+        [
+            results.labels[name],
+            difference(_difference(results, name, "nll"), digits=4),
+            difference(_difference(results, name, "correct", 100.0), digits=2),
+        ]
+        for name in results.tables
+        if name != NEURONS
+    ]
+    caption = (
+        "Paired differences: score of the reference minus that of the neurons, token by token, ± "
+        "half a 95 % interval; bold where it leaves out 0. NLL in nats per token (above 0 the "
+        "neurons are better), accuracy in points (below 0 the neurons are better)."
+    )
+    return table(caption, ["", "NLL", "accuracy"], lines)
+
+
+def _comparison(results: LanguageResults) -> list[Markup]:
+    if results.independent < 2:
+        return []
+    densities = {results.labels[name]: -table["nll"] for name, table in results.tables.items()}
+    found = compare(densities, blocks=results.blocks)
+    lines: list[list[Content]] = [
+        [
+            fit.name,
+            f"{fit.elpd:,.0f} ± {fit.se:,.0f}",
+            "" if fit.rank == 0 else f"{fit.elpd_diff:,.1f} ± {fit.dse:,.1f}",
+            f"{fit.weight:.2f}",
+        ]
+        for fit in found.fits
+    ]
+    caption = (
+        f"Expected log predictive density (elpd, in nats, summed over {found.rows:,} tokens; high "
+        "is good), its difference to the best, both ± one standard error, and weights of the best "
+        "mixture (stacking)."
+    )
+    return [
+        table(caption, ["", "elpd", "behind the best", "weight"], lines),
+        picture(
+            plot_compare(found),
+            alt=f"Differences in elpd to the best method, {found.fits[0].name}, with intervals.",
+        ),
+    ]
+
+
+def _mean(results: LanguageResults, name: str, column: str) -> Estimate:
+    return mean_of(results.tables[name][column], results.blocks)
+
+
+def _difference(results: LanguageResults, name: str, column: str, factor: float = 1.0) -> Estimate:
+    theirs: Tensor = results.tables[name][column].double()
+    ours = results.tables[NEURONS][column].double()
+    return mean_of(factor * (theirs - ours), results.blocks)

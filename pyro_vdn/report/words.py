@@ -1,0 +1,77 @@
+"""Numbers as a report writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pyro_vdn.report.estimates import Estimate
+from pyro_vdn.report.markup import Content, tag
+
+
+def plus_minus(value: float, half_width: float, *, digits: int = 3) -> str:
+    """Return a number with half of its interval; without it where that is not known.
+
+    Args:
+        value: The number.
+        half_width: Half the width of its interval.
+        digits: Digits after the point.
+
+    Example:
+        >>> plus_minus(0.1234, 0.01), plus_minus(0.5, math.inf)
+        ('0.123 ± 0.010', '0.500')
+    """
+    if not math.isfinite(value):
+        return "-"
+    shown = f"{value:.{digits}f}"
+    return f"{shown} ± {half_width:.{digits}f}" if math.isfinite(half_width) else shown
+
+
+def difference(gap: Estimate, *, digits: int = 3) -> Content:
+    """Return a difference with its sign, bold where its interval leaves out zero.
+
+    Args:
+        gap: The difference.
+        digits: Digits after the point.
+
+    Example:
+        >>> difference(Estimate(0.1, 0.01, 100)).html
+        '<b>+0.100 ± 0.020</b>'
+    """
+    text = plus_minus(gap.value, gap.half_width, digits=digits)
+    text = f"+{text}" if gap.value > 0 else text.replace("-", "\u2212", 1)
+    return tag("b", text) if gap.differs_from(0.0) else text
+
+
+def best_of(values: Sequence[float], cells: Sequence[str], *, low: bool = True) -> list[Content]:
+    """Return cells of which that of the best value is bold.
+
+    Args:
+        values: What is ranked; NaN is never the best.
+        cells: How each is written.
+        low: Whether low values are good.
+
+    Example:
+        >>> best_of([2.0, 1.0], ["two", "one"])
+        ['two', Markup(html='<b>one</b>')]
+    """
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return list(cells)
+    best = min(known) if low else max(known)
+    return [
+        tag("b", cell) if value == best else cell for value, cell in zip(values, cells, strict=True)
+    ]
+
+
+def percent(share: float) -> str:
+    """Return a share in percent.
+
+    Args:
+        share: The share.
+
+    Example:
+        >>> percent(0.9)
+        '90 %'
+    """
+    return f"{100 * share:.0f} %"

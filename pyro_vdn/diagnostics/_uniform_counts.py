@@ -56,8 +56,9 @@ def tails(count: int, points: tuple[float, ...]) -> Tails:
 
 def limits(table: Tails, tail: float) -> tuple[Counts, Counts]:
     """Return the least and the largest count at each point that leave a tail above `tail`."""
-    lower = table.start + (table.below <= tail).sum(1)
-    upper = table.start + (table.above > tail).sum(1) - 1
+    beyond = tail * (1.0 + 1e-9)  # rounding must not tell apart what symmetry makes equal
+    lower = table.start + (table.below <= beyond).sum(1)
+    upper = table.start + (table.above > beyond).sum(1) - 1
     return lower, upper
 
 

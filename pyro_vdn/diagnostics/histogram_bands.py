@@ -109,10 +109,11 @@ def histogram_band(
 
 @lru_cache(maxsize=32)
 def _band(count: int, bins: int, level: float, ranks: int | None) -> HistogramBand:
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    if ranks is not None:
-        edges = np.unique(np.rint(ranks * np.linspace(0.0, 1.0, min(bins, ranks) + 1))) / ranks
-    shares = np.diff(edges)
+    if ranks is None:
+        ends, most = np.arange(bins + 1), bins
+    else:
+        ends, most = np.rint(np.linspace(0, ranks, min(bins, ranks) + 1)), ranks
+    edges, shares = ends / most, np.diff(ends) / most
     table = tails(count, tuple(shares.tolist()))
     inside = partial(probability_in_bins, count, shares)
     lower, upper = limits(table, widest_tail(table, level, inside))

@@ -80,6 +80,12 @@ def test_differences_are_ends_less_points() -> None:
     assert (band.upper_difference > 0).all()
 
 
+@pytest.mark.parametrize("count", [30, 300])
+def test_a_band_is_the_same_from_either_end(count: int) -> None:
+    band = ecdf_band(count)
+    np.testing.assert_allclose(band.lower_difference, -band.upper_difference[::-1], atol=1e-12)
+
+
 @pytest.mark.parametrize(("ranks", "points"), [(1000, 99), (100, 99), (3, 2)])
 def test_many_ranks_are_looked_at_in_few_places(ranks: int, points: int) -> None:
     band = ecdf_band(50, ranks=ranks)

@@ -20,7 +20,7 @@ def test_bars_of_uniform_values_stay_inside_as_often_as_stated(
     sets = rng.random((800, count)) if ranks is None else rng.integers(0, ranks, (800, count))
     heights = np.stack([band.heights(values) for values in sets])
     inside = ((band.lower - 1e-9 <= heights) & (heights <= band.upper + 1e-9)).all(1)
-    assert 0.9 <= band.coverage < 0.94
+    assert 0.9 <= band.coverage < 0.955
     assert scipy.stats.binomtest(int(inside.sum()), 800, band.coverage).pvalue > 0.005
     np.testing.assert_allclose(heights.mean(0), 1.0, atol=0.06)
 
@@ -41,6 +41,12 @@ def test_ranks_are_not_cut_and_have_at_most_one_bin_each() -> None:
     np.testing.assert_allclose(band.edges * 33, np.rint(band.edges * 33), atol=1e-9)
     np.testing.assert_allclose(band.heights(torch.arange(33).repeat(4)), 1.0)
     assert len(histogram_band(100, bins=20, ranks=4).lower) == 4
+
+
+@pytest.mark.parametrize("ranks", [None, 60])
+def test_equal_bins_have_equal_bands(ranks: int | None) -> None:
+    band = histogram_band(200, bins=20, ranks=ranks)
+    assert len(set(band.lower)) == len(set(band.upper)) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ from pyro_vdn.decision.abstention import Acceptance, Certificate, Threshold, act
 from pyro_vdn.decision.added_value import added_value
 from pyro_vdn.decision.combination import Coefficient, Combination
 from pyro_vdn.decision.comparison import AURCComparison, ScoreArea, compare_aurc
+from pyro_vdn.decision.costs import Costs, PolicyCases
 from pyro_vdn.decision.plots import plot_risk_coverage
+from pyro_vdn.decision.policy import Policy
+from pyro_vdn.decision.policy_report import ActionShare, Alternative, PolicyReport
 from pyro_vdn.decision.readout_choice import ReadoutChoice, ReadoutScores, choose_readout
 from pyro_vdn.decision.readout_scores import ReadoutScore, SelectionScore
 from pyro_vdn.decision.readouts import READOUTS, TEMPERATURES, Readout, candidate_readouts
@@ -16,10 +19,16 @@ __all__ = [
     "TEMPERATURES",
     "AURCComparison",
     "Acceptance",
+    "ActionShare",
+    "Alternative",
     "Certificate",
     "Coefficient",
     "Combination",
+    "Costs",
     "Estimate",
+    "Policy",
+    "PolicyCases",
+    "PolicyReport",
     "Readout",
     "ReadoutChoice",
     "ReadoutScore",

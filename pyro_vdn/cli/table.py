@@ -94,6 +94,7 @@ _LANGUAGE = _Layout(
 )
 _LAYOUTS = {"forecasting": _NUMBERS, "regression": _NUMBERS, "language": _LANGUAGE}
 _SHARES = ("coverage_90", "active_share", "accuracy", "flip_rate")
+_WITH_ERRORS = ("nll", "crps")
 _TINY = ("conditional_variance",)
 
 
@@ -118,8 +119,8 @@ def show_report(report: RunReport) -> None:
         if any(value is not None for value in values):
             table.add_row(label, *_cells(layout, key, values))
         errors = [scores.get(f"{key}_se") for scores in report.models.values()]
-        if any(error is not None for error in errors):
-            table.add_row("  ± standard error", *(_text(key, error) for error in errors))
+        if key in _WITH_ERRORS and any(error is not None for error in errors):
+            table.add_row("  ± std. error", *(_text(key, error) for error in errors))
     console = Console(highlight=False)
     console.print(table)
     console.print(_caption(report), soft_wrap=True)

@@ -18,6 +18,7 @@ from pyro_vdn.train.members import Member
 from pyro_vdn.train.options import FitOptions
 from pyro_vdn.train.parameters import count_parameters
 from pyro_vdn.train.pooled_tokens import evaluate_pooled_tokens
+from pyro_vdn.train.row_scores import standard_errors
 from pyro_vdn.train.run_folder import load_model, load_models
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ __all__ = [
     "load_model",
     "load_models",
     "save_checkpoint",
+    "standard_errors",
 ]
 
 _CALLBACKS = {

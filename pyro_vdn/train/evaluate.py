@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics import UnitStatistics
 from pyro_vdn.errors import InputError
-from pyro_vdn.infer import ClosedForm, Prediction, predict, predict_closed_form
+from pyro_vdn.infer import ClosedForm, Prediction, pooled, predict, predict_closed_form
 from pyro_vdn.infer.evaluating import evaluating
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.nn.observed import reads_missing
@@ -225,7 +225,7 @@ def evaluate_pooled(
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
             found = [_predict(model, guide, x[rows], y[rows], each) for model, guide in fitted]
-            scores.add(found[0] if len(found) == 1 else _Mixture.of(found), y[rows])
+            scores.add(_pooled(found), y[rows])
             on_batch(len(y[rows]))
         few = x[:2], y[:2]
         parameters = sum(count_parameters(model, guide, few) for model, guide in fitted)
@@ -261,28 +261,17 @@ def _predict(
     return predict(model, guide, x, y=y, num_samples=num_samples, batch_size=len(x))
 
 
-class _Mixture(NamedTuple):
-    """Predictive distributions in equal shares: all that scores need of it."""
-
-    draws: Tensor
-    mean: Tensor
-    log_prob_per_output: Tensor
-    log_prob_joint: Tensor
-
-    @classmethod
-    def of(cls, found: Sequence[Prediction | ClosedForm]) -> _Mixture:
-        return cls(
-            torch.cat([one.draws for one in found]),
-            torch.stack([one.mean for one in found]).mean(0),
-            _averaged([one.log_prob_per_output for one in found]),
-            _averaged([one.log_prob_joint for one in found]),
-        )
+def _pooled(found: Sequence[Prediction | ClosedForm]) -> Prediction | ClosedForm:
+    """Return the mixture in equal shares, in closed form where all are."""
+    if len(found) == 1:
+        return found[0]
+    return predictive(pooled([_as_prediction(one) for one in found]))
 
 
-def _averaged(log_probs: Sequence[Tensor | None]) -> Tensor:
-    """Return the log of the mean density."""
-    known = [value for value in log_probs if value is not None]
-    return torch.stack(known).logsumexp(0) - math.log(len(known))
+def _as_prediction(found: Prediction | ClosedForm) -> Prediction:
+    if isinstance(found, Prediction):
+        return found
+    return Prediction(found.draws, found.log_prob_per_output, found.log_prob_joint, found)
 
 
 def predictive(prediction: Prediction) -> Prediction | ClosedForm:

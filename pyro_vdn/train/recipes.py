@@ -110,6 +110,7 @@ class ForecastingRecipe(_Recipe):
     kernel_size: int = 25
     validation_every: int = 4
     test_every: int = 1
+    dropout: float = 0.02
 
     @classmethod
     def demo(cls) -> ForecastingRecipe:
@@ -164,6 +165,7 @@ class RegressionRecipe(_Recipe):
     clip: float = 5.0
     evaluate_every: int = 100
     num_samples: int = 200
+    dropout: float = 0.005
     validation: float = 0.1
 
     @classmethod

@@ -4,53 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics import coverage, crps_draws, energy_score, pit
+from pyro_vdn.infer import ClosedForm, Prediction
 
 KEPT = ("nll", "joint_nll", "crps", "energy_score")
 """The scores that are kept row by row."""
-
-
-class Predictive(Protocol):
-    """What scores are taken of: a `Prediction`, a `ClosedForm`, or a mixture of some.
-
-    Example:
-        >>> from pyro_vdn.infer import Prediction
-        >>> predictive: Predictive = Prediction(torch.zeros(10, 2, 1))
-        >>> predictive.mean.shape
-        torch.Size([2, 1])
-    """
-
-    @property
-    def draws(self) -> Tensor:
-        """Draws of whole rows, `(draws, rows, outputs)`."""
-        ...
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean, `(rows, outputs)`."""
-        ...
-
-    @property
-    def log_prob_per_output(self) -> Tensor | None:
-        """Log density of each target, `(rows, outputs)`."""
-        ...
-
-    @property
-    def log_prob_joint(self) -> Tensor | None:
-        """Joint log density of each row's targets, `(rows,)`."""
-        ...
 
 
 class RowScores:
     """Scores of batches of rows: sums of all of them, and some kept row by row.
 
     Example:
-        >>> from pyro_vdn.infer import Prediction
         >>> scores, y = RowScores(), torch.zeros(2, 1)
         >>> draws, density = torch.randn(50, 2, 1), torch.full((2, 1), -1.5)
         >>> scores.add(Prediction(draws, density, density[:, 0]), y)
@@ -65,7 +33,7 @@ class RowScores:
         self._transforms: list[Tensor] = []
         self._rows = 0
 
-    def add(self, best: Predictive, y: Tensor) -> None:
+    def add(self, best: Prediction | ClosedForm, y: Tensor) -> None:
         """Score a batch; targets that are missing, and rows without any, count for nothing."""
         there = ~y.isnan()
         rows = there.flatten(1).any(-1)
@@ -94,7 +62,7 @@ class RowScores:
         return torch.cat(self._transforms)
 
 
-def _scores(best: Predictive, y: Tensor, there: Tensor) -> dict[str, Tensor]:
+def _scores(best: Prediction | ClosedForm, y: Tensor, there: Tensor) -> dict[str, Tensor]:
     """Return scores of each target or row; those of missing targets mean nothing."""
     assert best.log_prob_per_output is not None
     assert best.log_prob_joint is not None

@@ -80,7 +80,7 @@ def test_from_fit_to_predictions(run: Run, frame: pd.DataFrame, tmp_path: Path) 
     frame.to_csv(tmp_path / "table.csv", index=False)
     fit = ["fit", "regression", "--data", tmp_path / "table.csv", "--target", "target"]
     out = tmp_path / "run"
-    result = run(*fit, "--steps", 10, "--out", out)
+    result = run(*fit, "--steps", 10, "--out", out, "--references", "dropout, twin")
     assert result.exit_code == 0, result.output
     for heading in ("MSE", "NLL", "joint NLL", "CRPS", "coverage", "energy score", "KL per unit"):
         assert heading in result.stdout
@@ -88,17 +88,28 @@ def test_from_fit_to_predictions(run: Run, frame: pd.DataFrame, tmp_path: Path) 
     before = {item: item.stat().st_mtime_ns for item in out.rglob("*")}
     again = run("evaluate", out)
     assert again.exit_code == 0
-    assert "deterministic twin" in again.stdout
+    for method in ("neurons", "deterministic twin", "MC dropout"):
+        assert " ".join(method.split()) in " ".join(again.stdout.split())
+    assert _row(again.stdout, "NLL per output") == _row(result.stdout, "NLL per output")
+    assert len(_row(result.stdout, "± std. error")) == 3
     made = tmp_path / "made.csv"
     result = run("predict", out, "--input", tmp_path / "table.csv", "--output", made)
     assert result.exit_code == 0
     assert len(pd.read_csv(made)) == 300
     refused(run(*fit, "--out", out), "expected an empty or new folder")
     refused(run(*fit, "--out", out, "--resume"), "no settings beside --resume and --out")
-    refused(run("fit", "regression", "--out", out, "--resume"), "one that is complete")
+    resumed = [*fit[:2], "--out", out, "--resume"]
+    refused(run(*resumed, "--references", "ensemble"), "got --references ensemble")
+    refused(run(*resumed), "one that is complete")
     refused(run("predict", out, "--input", made, "--output", tmp_path / "x.csv"), "need 'a'")
     assert {item: item.stat().st_mtime_ns for item in out.rglob("*")} == before
     assert not (tmp_path / "x.csv").exists()
+
+
+def _row(said: str, label: str) -> list[float]:
+    """Return the numbers of the first row of a table that has a label."""
+    line = next(line for line in said.splitlines() if label in line)
+    return [float(number) for number in line.split(label)[1].split()]
 
 
 def test_a_series_is_forecast(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -170,6 +181,9 @@ def test_other_bad_input(run: Run, tmp_path: Path) -> None:
     (tmp_path / "zip.csv").write_bytes(b"PK\x03\x04\x00\x00")
     zipped = ["--data", tmp_path / "zip.csv", "--target", "a"]
     refused(run("fit", "regression", *zipped, "--out", out), "zip.csv")
+    for names in ("twins", "twin,", "twin,twin", "none,twin"):
+        said = "--references: expected some of twin, dropout, ensemble, each once, got '"
+        refused(run("fit", "regression", "--references", names, "--out", out), said)
     assert not out.exists()
     assert run("fit", "regression", "--units", 0).exit_code == 2
 

@@ -116,6 +116,7 @@ def test_bad_input_of_generate_is_refused(
         (["--text", 300 * "a"], "no file at that path"),  # longer than a name may be
         (["--text", "latin1.txt"], "byte 0xe9 at offset 3"),
         (["--text", "cats.txt", "--tokenizer", "word"], "'word'"),
+        (["--text", "cats.txt", "--references", "twins"], "each once, got 'twins'"),
         (["--text", "cats.txt", "--share", "0"], "train_share"),
         (["--text", "cats.txt", "--share", "1.5"], "train_share"),
         (["--text", "cats.txt", "--block", "96"], "a longer text, or a smaller --block"),

@@ -10,9 +10,9 @@ from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.models import Forecaster, Regression
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.infer import log_density
-from pyro_vdn.poutine import deterministic
-from pyro_vdn.train import count_parameters, evaluate, evaluate_fully
+from pyro_vdn.infer import log_density, predict
+from pyro_vdn.poutine import deterministic, dropout
+from pyro_vdn.train import count_parameters, evaluate, evaluate_fully, evaluate_pooled
 
 
 @pytest.fixture
@@ -65,6 +65,62 @@ def test_the_twin_has_no_kl_and_no_scale_head(rows: Any) -> None:
     every = sum(value.numel() for value in model.parameters())
     assert metrics.parameters == every - head
     assert count_parameters(model, NeuronGuide(model), (x, y)) == every
+
+
+def fitted(count: int) -> list[tuple[Any, Any]]:
+    models = [Regression(3, num_units=4) for _ in range(count)]
+    return [(model, NeuronGuide(model)) for model in models]
+
+
+@pytest.mark.parametrize("batch_size", [17, 60])
+def test_an_ensemble_is_the_mixture_of_its_members(batch_size: int, rows: Any) -> None:
+    x, y = rows
+    members = fitted(3)
+    found = evaluate_pooled(members, x, y, num_samples=300, batch_size=batch_size)
+    density = torch.stack([log_density(*one, x, y)[0].exp() for one in members]).mean(0)
+    torch.testing.assert_close(found.rows["nll"], -density.log())
+    forms = [predict(*one, x, num_samples=100).closed_form for one in members]
+    mean = torch.stack([form.mean for form in forms if form is not None]).mean(0)
+    assert found.metrics.mse == pytest.approx(float((mean - y).square().mean()))
+    assert found.metrics.parameters == sum(evaluate(*one, x, y).parameters for one in members)
+    assert found.metrics.kl_per_unit is None
+    assert found.layers == {}
+    draws = torch.cat([form.draws for form in forms if form is not None])
+    assert found.metrics.crps == pytest.approx(crps_of(draws, y), rel=0.1)
+
+
+def crps_of(draws: torch.Tensor, y: torch.Tensor) -> float:
+    spread = (draws[:, None] - draws[None]).abs().sum((0, 1)) / (len(draws) * (len(draws) - 1))
+    return float(((draws - y).abs().mean(0) - spread / 2).mean())
+
+
+def test_one_member_is_scored_as_one_model(rows: Any) -> None:
+    (one,) = fitted(1)
+    scores = []
+    for score in (lambda: evaluate_fully(*one, *rows), lambda: evaluate_pooled([one], *rows)):
+        pyro.set_rng_seed(1)
+        scores.append(score())
+    first, second = (score.metrics.to_dict() | {"seconds": 0.0} for score in scores)
+    assert first == second
+    assert scores[1].layers.keys() == {"neurons"}
+
+
+def test_members_with_and_without_a_closed_form_are_pooled(rows: Any) -> None:
+    x, y = rows
+    (model, guide), (other, _) = fitted(2)
+    dropped = dropout(other, 0.0)  # draws that are all the same, of no closed form
+    members = [(model, guide), (dropped, NeuronGuide(dropped))]
+    twin = deterministic(other)
+    parts = [log_density(model, guide, x, y)[0], log_density(twin, NeuronGuide(twin), x, y)[0]]
+    expected = -torch.stack(parts).exp().mean(0).log()
+    found = evaluate_pooled(members, x, y)
+    torch.testing.assert_close(found.rows["nll"], expected)
+    assert found.metrics.nll == pytest.approx(float(expected.mean()))
+
+
+def test_an_ensemble_of_none_is_refused(rows: Any) -> None:
+    with pytest.raises(InputError, match="fitted: expected at least one model, got none"):
+        evaluate_pooled([], *rows)
 
 
 def test_modes_and_gradients_are_left_as_they_were(rows: Any) -> None:

@@ -26,7 +26,7 @@ from pyro_vdn.train.predict_file import predict_file
 from pyro_vdn.train.prior_matching import MatchPriors
 from pyro_vdn.train.problem import Source
 from pyro_vdn.train.run import complete_run, rescore_run, resume_run, start_run
-from pyro_vdn.train.run_folder import load_model, read_config
+from pyro_vdn.train.run_folder import load_model, load_models, read_config
 from pyro_vdn.train.text_from_run import generate_text, read_text
 
 TEXT = "the cat sat on the mat, the dog sat on the log. " * 40
@@ -36,6 +36,7 @@ STEADY: dict[str, Any] = {"scale": "unit", "initial_scale": 0.05, "learn_scales"
 STEADY |= {"noise_end": None, "shared": False, "kl": 1e-5}
 SMALL = replace(LanguageRecipe(neuron_layers=(1,), num_particles=4), **STEADY, **SIZES, **BUDGET)
 RISING = replace(LanguageRecipe.few_data(0.5), **SIZES, **BUDGET)
+ALL: dict[str, Any] = {"references": ("twin", "dropout", "ensemble"), "ensemble_size": 2}
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("runs") / "cats"
-    complete_run(*start_run(Source(str(text)), RISING, 3, place), place)
+    complete_run(*start_run(Source(str(text)), replace(RISING, **ALL), 3, place), place)
     return place
 
 
 def test_a_run_folder_holds_everything(folder: Path) -> None:
     assert {item.name for item in folder.iterdir()} == {
         *("config.json", "metrics.json", "model.safetensors", "twin.safetensors", "training"),
+        *("dropout.safetensors", "ensemble-1.safetensors", "ensemble-2.safetensors"),
         *("reliability.png", "usage.png", "units.png"),
     }
     config = json.loads((folder / "config.json").read_text())
@@ -69,7 +71,8 @@ def test_a_run_folder_holds_everything(folder: Path) -> None:
     assert 0 < usage["kl_per_unit"] < 3  # to a prior that is matched to the units
     assert twin["kl_per_unit"] is None
     assert twin["mutual_information"] == twin["flip_rate"] == 0
-    for scores in (neurons, twin):
+    assert models.keys() == {"neurons", "twin", "dropout", "ensemble"}
+    for scores in models.values():
         assert scores["perplexity"] == pytest.approx(math.exp(scores["nll"]))
         assert scores["bits_per_character"] == pytest.approx(scores["nll"] / math.log(2))
         assert scores["tokens"] == len(TEXT) - math.floor(0.95 * len(TEXT)) - 1
@@ -79,9 +82,47 @@ def test_scoring_again_gives_the_same_figures(folder: Path) -> None:
     before = json.loads((folder / "metrics.json").read_text())["models"]
     report = rescore_run(folder)
     for name, scores in report.models.items():
-        for key in set(scores) - {"seconds", "layers"}:
+        for key in set(scores) - {"seconds", "layers", "members"}:
             assert scores[key] == pytest.approx(before[name][key]), (name, key)
     assert report.task == "language"
+
+
+def test_references_are_uncertain_in_their_own_ways(folder: Path) -> None:
+    models = json.loads((folder / "metrics.json").read_text())["models"]
+    for method in ("dropout", "ensemble"):
+        assert models[method]["mutual_information"] > 1e-6
+        assert models[method]["kl_per_unit"] is models[method]["active_share"] is None
+    assert models["dropout"]["parameters"] == models["twin"]["parameters"]
+    assert models["ensemble"]["parameters"] == 2 * models["twin"]["parameters"]
+    assert [member["steps"] for member in models["ensemble"]["members"]] == [8, 8]
+
+
+def test_errors_are_over_blocks(folder: Path) -> None:
+    config = read_config(folder)
+    problem = TASK.load_again(config, config.recipe)
+    scored = TASK.score(load_models(folder, config)["ensemble"], problem)
+    table, errors = scored.evaluation.table, scored.standard_errors
+    blocks = torch.tensor([x.shape[1] for x, _ in problem.test_batches() for _ in x])
+    assert table["sequence"].bincount().equal(blocks)
+    residuals = table["nll"].double() - scored.metrics.summary.nll
+    sums = torch.stack([part.sum() for part in residuals.split(blocks.tolist())])
+    count, tokens = len(blocks), int(blocks.sum())
+    expected = (sums.square().sum() * count / (count - 1)).sqrt() / tokens
+    assert errors["nll"] == pytest.approx(float(expected))
+    assert errors["bits_per_character"] == pytest.approx(errors["nll"] / math.log(2))
+    assert errors.keys() == {"nll", "bits_per_character", "accuracy", "brier"}
+    assert not any(math.isnan(error) for error in errors.values())
+
+
+def test_a_loaded_dropout_has_the_probability_of_its_best_step(folder: Path) -> None:
+    best = json.loads((folder / "metrics.json").read_text())["models"]["dropout"]["best_step"]
+    ((model, guide),) = load_models(folder)["dropout"]
+    trace = pyro.poutine.trace(guide).get_trace(torch.zeros(1, 8, dtype=torch.long))
+    assert trace.nodes["blocks.0.neurons.z"]["fn"].p == RISING.dropping(best - 1)
+    assert RISING.dropping(8) == pytest.approx(0.45)
+    assert RISING.dropping(3) == 0.0
+    assert SMALL.dropping(0) == SMALL.dropping(8) == 0.04
+    assert model is not None
 
 
 def test_a_loaded_model_has_the_noise_of_its_best_step(folder: Path) -> None:
@@ -148,6 +189,9 @@ def test_plans_fit_models(text: Path) -> None:
     )
     assert [type(callback) for callback in rising.callbacks] == [Anneal, Freeze, MatchPriors]
     assert twin.callbacks == ()
+    dropped = TASK.plan(load_language(Source(str(text)), RISING), 0, "dropout")
+    assert [type(callback) for callback in dropped.callbacks] == [Anneal]
+    assert dropped.options.validation_samples == 8
     assert (rising.options.validation_samples, twin.options.validation_samples) == (8, 1)
     assert rising.options.decay == "matrices"
     steady = TASK.plan(load_language(Source(str(text)), SMALL), 0, "neurons")
@@ -157,11 +201,13 @@ def test_plans_fit_models(text: Path) -> None:
         ({"learn_scales": True}, [Anneal, MatchPriors]),
         ({"neuron_layers": ()}, [Anneal]),
     ):
-        other = TASK.plan(load_language(Source(str(text)), replace(RISING, **changes)), 0, "neurons")
+        changed = load_language(Source(str(text)), replace(RISING, **changes))
+        other = TASK.plan(changed, 0, "neurons")
         assert [type(callback) for callback in other.callbacks] == kinds
     assert steady.loss.num_particles == 4
-    states = [pyro.poutine.unwrap(plan.model).state_dict() for plan in (rising, twin)]
-    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
+    states = [pyro.poutine.unwrap(plan.model).state_dict() for plan in (rising, twin, dropped)]
+    for state in states[1:]:
+        assert all(torch.equal(states[0][name], value) for name, value in state.items())
 
 
 def test_parts_of_a_text_do_not_overlap(text: Path) -> None:

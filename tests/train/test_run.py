@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pyro_vdn.train.problem import Source, load_problem
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
 from pyro_vdn.train.run import complete_run, rescore_run, resume_run, start_run
 from pyro_vdn.train.run_folder import load_model, load_models, read_config, write_config
+from pyro_vdn.train.tasks import task_of
 
 FORECAST = ForecastingRecipe(
     input_length=24, horizon=6, hidden=8, num_units=4, rank=2, kernel_size=5, num_samples=30
@@ -155,7 +157,11 @@ def test_an_ensemble_is_scored_as_the_mixture_of_its_members(table_run: Path) ->
     assert models["ensemble"]["nll"] == pytest.approx(float(mixture), rel=1e-5)
 
 
-def test_what_was_trained_stays_when_a_run_is_resumed(table_run: Path, tmp_path: Path) -> None:
+def test_what_was_trained_stays_when_a_run_is_resumed(
+    table_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpictured = replace(task_of("regression"), write=lambda *args: None)
+    monkeypatch.setattr("pyro_vdn.train.run.task_of", lambda name: unpictured)
     folder = tmp_path / "run"
     shutil.copytree(table_run, folder)
     (folder / "metrics.json").unlink()
@@ -314,8 +320,6 @@ def test_channels_and_every_nth_window(series: Path) -> None:
     some = load_problem(Source(str(series), ("b",)), FORECAST)
     assert len(some.test[0]) * 2 == len(whole.test[0])
     assert some.targets.names == ("b",)
-    from dataclasses import replace
-
     seventh = load_problem(Source(str(series)), replace(FORECAST, test_every=7))
     assert torch.equal(seventh.test[0][2:4], whole.test[0][14:16])
     assert "every 7th" in seventh.tested_on

@@ -17,6 +17,8 @@ from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_rep
 from pyro_vdn.diagnostics.compare import ComparedFit, Comparison, compare
 from pyro_vdn.diagnostics.compare_plots import plot_compare
 from pyro_vdn.diagnostics.conformal import SplitConformal
+from pyro_vdn.diagnostics.decomposition import Decomposition, decompose_variance
+from pyro_vdn.diagnostics.decomposition_plots import plot_decomposition, plot_unit_shares
 from pyro_vdn.diagnostics.dose_response import TRENDS, DoseResponse, dose_response
 from pyro_vdn.diagnostics.ecdf_bands import MOST_POINTS, EcdfBand, ecdf_band
 from pyro_vdn.diagnostics.event_reliability import EventReliability, event_reliability
@@ -40,6 +42,8 @@ from pyro_vdn.diagnostics.loo_pit import LooPit, loo_pit
 from pyro_vdn.diagnostics.measure import unit_statistics
 from pyro_vdn.diagnostics.memory_share import memory_share
 from pyro_vdn.diagnostics.netcdf import load_netcdf, save_netcdf
+from pyro_vdn.diagnostics.nuts import compare_with_nuts
+from pyro_vdn.diagnostics.nuts_comparison import NutsComparison, SiteComparison
 from pyro_vdn.diagnostics.persistence import UnitPersistence, carried_share, half_life
 from pyro_vdn.diagnostics.persistence_plots import plot_persistence
 from pyro_vdn.diagnostics.persistence_report import PersistenceReport, persistence_report
@@ -97,6 +101,7 @@ from pyro_vdn.diagnostics.unit_plots import (
     plot_responses,
     plot_training,
 )
+from pyro_vdn.diagnostics.unit_shares import LayerVariances, Share, UnitShares, unit_shares
 from pyro_vdn.diagnostics.use import downstream_use
 
 __all__ = [
@@ -123,6 +128,7 @@ __all__ = [
     "ComparedFit",
     "Comparison",
     "Correlation",
+    "Decomposition",
     "DoseResponse",
     "Drift",
     "EcdfBand",
@@ -133,14 +139,18 @@ __all__ = [
     "Interval",
     "IsotonicPIT",
     "LayerUsage",
+    "LayerVariances",
     "LooPit",
     "MissingPackageError",
+    "NutsComparison",
     "OfSeries",
     "PersistenceReport",
     "PredictiveCheck",
     "QuantileReliability",
     "Reliability",
     "SBCResult",
+    "Share",
+    "SiteComparison",
     "Smoothed",
     "SplitConformal",
     "TemperatureFit",
@@ -150,6 +160,7 @@ __all__ = [
     "TrainingHistory",
     "UnitCall",
     "UnitPersistence",
+    "UnitShares",
     "UnitStatistics",
     "Use",
     "VarianceScaling",
@@ -164,11 +175,13 @@ __all__ = [
     "central_interval",
     "collapse_report",
     "compare",
+    "compare_with_nuts",
     "coverage",
     "crps_draws",
     "crps_mixture",
     "crps_normal",
     "cvar",
+    "decompose_variance",
     "dose_response",
     "downstream_use",
     "draw_quantiles",
@@ -200,6 +213,7 @@ __all__ = [
     "plot_collapse",
     "plot_compare",
     "plot_contraction",
+    "plot_decomposition",
     "plot_event_reliability",
     "plot_fan",
     "plot_loss_terms",
@@ -212,6 +226,7 @@ __all__ = [
     "plot_sbc",
     "plot_training",
     "plot_unit_activity",
+    "plot_unit_shares",
     "predictive_check",
     "pseudo_bma_weights",
     "psis",
@@ -230,6 +245,7 @@ __all__ = [
     "to_arviz",
     "token_scores",
     "unit_responses",
+    "unit_shares",
     "unit_statistics",
     "variogram_score",
 ]

@@ -18,7 +18,7 @@ from pyro_vdn.cli.options import (
     Seed,
     Steps,
     Threads,
-    chosen_references,
+    with_references,
 )
 from pyro_vdn.cli.runs import resume_run, start_run
 from pyro_vdn.cli.threads import set_threads
@@ -85,7 +85,7 @@ def forecasting(
         recipe = replace(recipe, kernel_size=recipe.input_length - 1 + recipe.input_length % 2)
     if steps:
         recipe = recipe.with_steps(steps)
-    recipe = replace(recipe, **chosen_references(references))
+    recipe = with_references(recipe, references)
     _start(recipe, data or "etth1", target or [], 0, None, seed or 0, out)
 
 
@@ -133,7 +133,7 @@ def regression(
         recipe = replace(recipe, num_units=units)
     if steps:
         recipe = recipe.with_steps(steps)
-    recipe = replace(recipe, **chosen_references(references))
+    recipe = with_references(recipe, references)
     targets = [target] if target else []
     _start(recipe, data or "energy", targets, split or 0, accept, seed or 0, out)
 

@@ -18,7 +18,7 @@ from pyro_vdn.cli.options import (
     Seed,
     Steps,
     Threads,
-    chosen_references,
+    with_references,
 )
 from pyro_vdn.cli.runs import resume_run, start_run
 from pyro_vdn.cli.threads import set_threads
@@ -81,7 +81,7 @@ def language(
     changes: dict[str, Any] = {"tokenizer": tokenizer, "vocab_size": vocabulary}
     changes |= {_SIZES[name]: value for name, value in sizes.items()}
     changes = {name: value for name, value in changes.items() if value is not None}
-    recipe = replace(recipe, **changes, **chosen_references(references))
+    recipe = with_references(replace(recipe, **changes), references)
     if steps:
         recipe = recipe.with_steps(steps)
     start_run(Source(_place(text or "pydoc")), recipe, seed or 0, out)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from pyro_vdn.train.members import Compared
+
+R = TypeVar("R", bound="Compared")
 
 Seed = Annotated[
     int | None,
@@ -42,27 +48,32 @@ References = Annotated[
 ]
 
 
-def chosen_references(given: str | None) -> dict[str, tuple[str, ...]]:
-    """Return what ``--references`` changes of a recipe.
+def with_references(recipe: R, given: str | None) -> R:
+    """Return a recipe with the references that ``--references`` names.
 
     Args:
+        recipe: A recipe.
         given: Names with commas between them, or ``"none"``; None where the option is not given.
 
     Returns:
-        ``references``, or nothing where the option is not given.
+        The recipe, changed where the option is given.
 
     Raises:
         InputError: For unknown or repeated names.
 
     Example:
-        >>> chosen_references("twin, dropout"), chosen_references("none"), chosen_references(None)
-        ({'references': ('twin', 'dropout')}, {'references': ()}, {})
+        >>> from pyro_vdn.train.recipes import RegressionRecipe
+        >>> chosen = with_references(RegressionRecipe(), "twin, dropout")
+        >>> chosen.references, with_references(chosen, "none").references
+        (('twin', 'dropout'), ())
+        >>> with_references(chosen, None) == chosen
+        True
     """
     from pyro_vdn.train.members import REFERENCES, check_references
 
     if given is None:
-        return {}
+        return recipe
     names = () if given == "none" else tuple(name.strip() for name in given.split(","))
     known = f"--references {','.join(REFERENCES)}, or --references none"
     check_references(names, what="--references", hint=known)
-    return {"references": names}
+    return replace(recipe, references=names)

@@ -64,8 +64,8 @@ _NUMBERS = _Layout(
         *("kl_per_unit", "active_share"),
     ),
     caption="in standard units. MSE of the predictive mean, MAE of the median of draws; CRPS and "
-    "energy score are fair. NLL in nats, with the neurons integrated out in closed form. Standard "
-    "errors over rows that do not overlap.",
+    "energy score are fair. NLL in nats, of the predictive density in closed form or, of MC "
+    "dropout, averaged over draws. Standard errors over rows that do not overlap.",
 )
 _LANGUAGE = _Layout(
     low={

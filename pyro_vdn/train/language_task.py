@@ -161,7 +161,7 @@ def _evaluate(models: Sequence[Fitted], problem: LanguageProblem) -> TokenEvalua
 
 def _standard_errors(table: dict[str, Tensor], problem: LanguageProblem) -> dict[str, float]:
     """Return standard errors of scores per token, blocks of text being independent."""
-    _, block = table["sequence"].unique(return_inverse=True)
+    block = table["sequence"]
     counts = torch.bincount(block).double()
     if len(counts) < 2:
         return {}

@@ -2,11 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+ARVIZ1 := .venv/arviz1
+# A Python for the test on ArviZ 1.x, which this project's own Python may be too old for.
+PYTHON_ARVIZ1 ?= python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.1[32].*/bin/python)
 export MPLBACKEND := Agg
 
 .PHONY: demo test lint types unit doctest notebooks setup clean
 
-setup: $(READY)
+setup: $(READY) $(ARVIZ1)/.ready
 
 # torch goes first and alone, so that the pinned build decides what the others find installed.
 $(READY): pyproject.toml constraints.txt
@@ -15,6 +18,16 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e ".[train,notebooks,dev]"
 	touch $@
+
+# A small environment, numpy and ArviZ alone; without a Python for it the test is skipped.
+$(ARVIZ1)/.ready: pyproject.toml
+	mkdir -p $(ARVIZ1)
+	@for python in $(PYTHON_ARVIZ1); do \
+		$$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || continue; \
+		$$python -m venv $(ARVIZ1) && $(ARVIZ1)/bin/python -m pip install --quiet \
+			--disable-pip-version-check "arviz>=1,<2" h5netcdf h5py matplotlib && touch $@ && exit; \
+		rm -rf $(ARVIZ1)/bin; \
+	done; echo "no Python 3.12 or 3.13 with ArviZ 1.x: the test on it will be skipped"; touch $@
 
 demo: $(READY)
 	$(BIN)/pyro-vdn fit forecasting --demo --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -31,7 +44,7 @@ types: $(READY)
 	cp -r pyro_vdn build/types/ && cp -r models guides build/types/pyro_vdn/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p pyro_vdn
 
-unit: $(READY)
+unit: $(READY) $(ARVIZ1)/.ready
 	$(BIN)/pytest -q -n 2 tests
 
 doctest: $(READY)

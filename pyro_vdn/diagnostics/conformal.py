@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pyro_vdn.diagnostics._checks import check_finite, check_level, refuse_where
+from pyro_vdn.diagnostics._labels import EVERYONE, Label, Labels, grouped
 from pyro_vdn.diagnostics.intervals import Interval, check_interval
 from pyro_vdn.errors import InputError
-
-Label = str | int | float
-Labels = Sequence[Label] | Tensor | ArrayLike
-
-_EVERYONE: tuple[Label, ...] = ("all",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +41,7 @@ class SplitConformal:
         count: Calibration rows of each group, shape `(groups,)`.
         groups: Names of the groups; one, `"all"`, without groups.
         scaled: Whether scores were divided by a scale, which `apply` then needs too.
+        joint: Whether whole rows are to lie inside.
 
     Example:
         >>> mean = torch.zeros(19, 1)
@@ -64,8 +58,9 @@ class SplitConformal:
     margin: Tensor
     level: float
     count: Tensor
-    groups: tuple[Label, ...] = _EVERYONE
+    groups: tuple[Label, ...] = EVERYONE
     scaled: bool = False
+    joint: bool = False
 
     @classmethod
     def fit(
@@ -113,13 +108,14 @@ class SplitConformal:
         if joint:
             whole = score.reshape(len(score), -1).amax(dim=-1)
             score = whole.reshape(-1, *(1,) * (target.ndim - 1))  # (rows,) -> (rows, 1, ...)
-        names, members = _grouped(groups, len(target))
+        names, members = grouped(groups, (len(target),))
         margins, counts = [], []
         for at, name in enumerate(names):
             own = score[members == at]
             margins.append(own.kthvalue(_rank(len(own), level, name), dim=0).values)
             counts.append(len(own))
-        return cls(torch.stack(margins), level, torch.tensor(counts), names, scale is not None)
+        scaled = scale is not None
+        return cls(torch.stack(margins), level, torch.tensor(counts), names, scaled, joint)
 
     @property
     def guarantee(self) -> Tensor:
@@ -166,23 +162,21 @@ class SplitConformal:
         return Interval(torch.minimum(low, middle), torch.maximum(high, middle))
 
     def _check_entries(self, lower: Tensor) -> None:
-        entries = self.margin.shape[1:]
-        fits = lower.ndim == self.margin.ndim and all(
-            own in (1, got) for own, got in zip(entries, lower.shape[1:], strict=True)
-        )
+        entries, got = self.margin.shape[1:], lower.shape[1:]
+        fits = len(entries) == len(got) if self.joint else entries == got
         if not fits:
             raise InputError(
                 "lower",
                 expected=f"rows of the fit's shape {tuple(entries)}",
-                got=f"shape {tuple(lower.shape)}",
+                got=f"rows of shape {tuple(got)}",
                 hint="pass the same outputs and steps as in the fit",
             )
 
     def _members(self, groups: Labels | None, rows: int) -> Tensor:
         """Return the place of each row's group, `(rows,)`."""
-        if groups is None and self.groups == _EVERYONE:
+        if groups is None and self.groups == EVERYONE:
             return torch.zeros(rows, dtype=torch.long)
-        names, members = _grouped(groups, rows)
+        names, members = grouped(groups, (rows,))
         for name in names:
             if name not in self.groups:
                 raise InputError(
@@ -207,26 +201,10 @@ def _rank(count: int, level: float, name: Label) -> int:
         raise InputError(
             "target",
             expected=f"at least {least} calibration rows for a level of {level}",
-            got=f"{count}" + ("" if (name,) == _EVERYONE else f" in group {name!r}"),
+            got=f"{count}" + ("" if (name,) == EVERYONE else f" in group {name!r}"),
             hint="calibrate on more rows, join groups, or ask for a lower level",
         )
     return rank
-
-
-def _grouped(groups: Labels | None, rows: int) -> tuple[tuple[Label, ...], Tensor]:
-    """Return the names of the groups and the place of each row's, `(rows,)`."""
-    if groups is None:
-        return _EVERYONE, torch.zeros(rows, dtype=torch.long)
-    given = np.asarray(groups.detach().cpu() if isinstance(groups, Tensor) else groups)
-    if given.shape != (rows,):
-        raise InputError(
-            "groups",
-            expected=f"one label per row, shape {(rows,)}",
-            got=f"shape {given.shape}",
-            hint="label rows, not entries",
-        )
-    names, members = np.unique(given, return_inverse=True)
-    return tuple(names.tolist()), torch.from_numpy(members)
 
 
 def checked_scale(scale: Tensor | None, like: Tensor) -> Tensor:

@@ -1,0 +1,45 @@
+"""Labels of rows or entries, and the groups they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from pyro_vdn.errors import InputError
+
+Label = str | int | float
+Labels = Sequence[Label] | Tensor | ArrayLike
+
+EVERYONE: tuple[Label, ...] = ("all",)
+"""Names of the groups where no labels are given."""
+
+
+def grouped(groups: Labels | None, *shapes: tuple[int, ...]) -> tuple[tuple[Label, ...], Tensor]:
+    """Return the names of groups, in order, and the place of each label's group.
+
+    Args:
+        groups: Labels, or None for a single group.
+        shapes: Shapes that labels may have; a group for all has the first.
+
+    Returns:
+        Names, and places in the shape of the labels.
+
+    Raises:
+        InputError: If labels have another shape.
+    """
+    if groups is None:
+        return EVERYONE, torch.zeros(shapes[0], dtype=torch.long)
+    given = np.asarray(groups.detach().cpu() if isinstance(groups, Tensor) else groups)
+    if given.shape not in shapes:
+        raise InputError(
+            "groups",
+            expected="labels of shape " + " or ".join(str(shape) for shape in shapes),
+            got=f"shape {given.shape}",
+            hint="one label per row, in the order of the rows",
+        )
+    names, members = np.unique(given, return_inverse=True)
+    return tuple(names.tolist()), torch.from_numpy(members.reshape(given.shape))

@@ -17,6 +17,8 @@ from pyro_vdn.diagnostics._figure import (
     legend,
     style,
 )
+from pyro_vdn.diagnostics._predictive_panels import draw_bars
+from pyro_vdn.diagnostics.histogram_bands import histogram_band
 from pyro_vdn.diagnostics.statistics import UnitStatistics
 
 if TYPE_CHECKING:
@@ -45,16 +47,9 @@ def draw_fan(axes: Axes, past: Array, truth: Array, fan: Array) -> None:
 
 def draw_histogram(axes: Axes, values: Array, bins: int, count: int) -> None:
     """Draw the PIT histogram relative to uniform, with the band of a calibrated model."""
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    density = np.histogram(values, edges)[0] / len(values) * bins
-    half = _NORMAL_95 * np.sqrt((bins - 1) / count)  # of density: bins * sqrt(p (1 - p) / count)
+    band = histogram_band(count, bins=bins)
     style(axes, title="PIT histogram", x="probability integral transform", y="relative frequency")
-    axes.bar(edges[:-1], density, width=1 / bins, align="edge", color=BAND_NARROW, ec="white")
-    axes.axhspan(max(0.0, 1 - half), 1 + half, color=MUTED, alpha=0.22, lw=0, label="95 % band")
-    axes.axhline(1.0, color=INK, lw=1.2, label="calibrated")
-    axes.set_xlim(0.0, 1.0)
-    axes.set_ylim(0.0, 1.3 * max(float(density.max()), float(1 + half)))
-    axes.grid(visible=False, axis="x")
+    draw_bars(axes, band.heights(values), band, "95 % band")
     legend(axes, loc="upper right", ncols=2)
 
 

@@ -52,19 +52,21 @@ def draw_ecdf_difference(axes: Axes, difference: Array, band: EcdfBand, label: s
     axes.set_ylim(-1.3 * most, 1.6 * most)  # above: the legend
 
 
-def draw_bars(axes: Axes, heights: Array, band: HistogramBand) -> None:
+def draw_bars(axes: Axes, heights: Array, band: HistogramBand, label: str) -> None:
     """Draw a histogram relative to uniform, `(bins,)`, in its band."""
     beyond = (heights < band.lower - _SLACK) | (heights > band.upper + _SLACK)
     colours = np.where(beyond, WARM, BAND_NARROW)
     edges = band.edges
     axes.bar(edges[:-1], heights, np.diff(edges), align="edge", color=colours.tolist(), ec="white")
     low, high = (np.r_[side, side[-1]] for side in (band.lower, band.upper))
-    axes.fill_between(edges, low, high, step="post", color=MUTED, alpha=0.22, lw=0, zorder=0.5)
+    axes.fill_between(
+        edges, low, high, step="post", color=MUTED, alpha=0.22, lw=0, zorder=0.5, label=label
+    )
     for side in (band.lower, band.upper):
         axes.stairs(side, edges, baseline=None, color=MUTED, lw=1.1)
-    axes.axhline(1.0, color=INK, lw=1.2)
+    axes.axhline(1.0, color=INK, lw=1.2, label="calibrated")
     axes.set_xlim(0.0, 1.0)
-    axes.set_ylim(0.0, 1.15 * max(float(heights.max()), float(band.upper.max())))
+    axes.set_ylim(0.0, 1.3 * max(float(heights.max()), float(band.upper.max())))
     axes.grid(visible=False, axis="x")
 
 

@@ -204,4 +204,5 @@ def _convolved(first: Array, second: Array) -> Array:
 
 
 def _log_factorial(k: Counts | int) -> Array:
-    return torch.lgamma(torch.as_tensor(k, dtype=torch.float64) + 1).numpy()
+    logs: Array = torch.lgamma(torch.as_tensor(k, dtype=torch.float64) + 1).numpy()
+    return logs

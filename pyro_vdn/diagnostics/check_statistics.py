@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,7 +130,9 @@ def quantile(values: Tensor, level: float) -> Tensor:
         raise InputError(
             "level", expected="a share in [0, 1]", got=repr(level), hint="write 99 % as 0.99"
         )
-    ordered = values.sort(dim=-1).values  # NaN last
+    # NumPy sorts many times faster than torch does, and puts NaN last as well.
+    by_rank = np.sort(values.detach().cpu().numpy(), axis=-1)
+    ordered = torch.from_numpy(by_rank).to(values.device)
     place = (_count(values) - 1).clamp(min=0) * level
     low, high = place.floor(), place.ceil()
     at_low, at_high = (ordered.gather(-1, at.long().unsqueeze(-1)) for at in (low, high))

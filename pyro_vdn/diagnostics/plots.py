@@ -93,8 +93,9 @@ def plot_calibration(
 ) -> Figure:
     r"""Draw calibration: histogram of PIT values, and nominal against empirical coverage.
 
-    The shaded bands hold 95 % of the results of a calibrated model, point by point: expected value
-    :math:`\pm 1.96 \sqrt{p (1 - p) / n}`.
+    The shaded bands hold 95 % of the results of a calibrated model: of the histogram all bars
+    together (:func:`histogram_band`; a bar outside is red), of the coverage point by point, the
+    nominal level :math:`\pm 1.96 \sqrt{p (1 - p) / n}`.
 
     Args:
         pit_values: Probability integral transforms from :func:`pit`, any shape, in [0, 1].

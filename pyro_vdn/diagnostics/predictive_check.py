@@ -229,6 +229,7 @@ def predictive_check(
         return torch.stack([torch.cat(of_places, dim=1) for of_places in found], dim=1)
 
     size = max(1, CHUNK_ELEMENTS // observed.numel())
-    replicated = torch.cat([of_sets(part) for part in draws.split(size)])
+    starts = range(0, len(draws), size)
+    replicated = torch.cat([of_sets(draws[start : start + size]) for start in starts])
     seen = of_sets(observed.unsqueeze(0))[0]
     return PredictiveCheck(tuple(chosen), places, seen, replicated, kind)

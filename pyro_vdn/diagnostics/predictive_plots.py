@@ -68,19 +68,21 @@ def plot_pit(
     band = ecdf_band(count, level=level, ranks=ranks)
     bars = histogram_band(count, bins=bins, level=level, ranks=ranks)
     difference, p_value = band.difference(values), band.p_value(values)
+    band_label = f"{100 * level:g} % band"
     figure = new_figure(5.0)
     left, right = figure.subplots(1, 2)
     what = "probability integral transform" if ranks is None else "rank, as a share"
     verdict = "stays in" if band.inside(values) else "leaves"
     said = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-    title = f"Distribution function: {verdict} the {100 * level:g} % band ({said})"
+    title = f"Distribution function: {verdict} the {band_label} ({said})"
     style(left, title=title, x=what, y="empirical less uniform")
-    _panels.draw_ecdf_difference(left, difference, band, f"{100 * level:g} % band")
+    _panels.draw_ecdf_difference(left, difference, band, band_label)
     legend(left, loc="upper right", ncols=2)
     note = "up, then down: too narrow   ·   down, then up: too wide"
     left.text(0.02, 0.03, note, transform=left.transAxes, color=MUTED, fontsize=10)
     style(right, title=f"Histogram of {given} values", x=what, y="relative frequency")
-    _panels.draw_bars(right, bars.heights(values), bars)
+    _panels.draw_bars(right, bars.heights(values), bars, band_label)
+    legend(right, loc="upper right", ncols=2)
     return figure
 
 

@@ -176,7 +176,8 @@ class AdaptiveConformal:
         step = self.gamma * (1.0 - self.level - missed)
         state.alpha = torch.where(known, state.alpha + step, state.alpha)
         state.window.add(torch.maximum(lower - target, target - upper) / scale, known)
-        return missed.masked_fill(~known, math.nan)
+        error: Tensor = missed.masked_fill(~known, math.nan)
+        return error
 
     def run(
         self, lower: Tensor, upper: Tensor, target: Tensor, *, scale: Tensor | None = None

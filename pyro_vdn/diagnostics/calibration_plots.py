@@ -124,11 +124,11 @@ def plot_event_reliability(
         )
     several = len(named) > 1
     figure = new_figure(6.2 if several else 5.4)
-    layout = {"height_ratios": [3.0, 1.0]} if several else {"width_ratios": [1.3, 1.0]}
-    panels: Any = figure.subplots(
-        2 if several else 1, len(named) if several else 2, squeeze=False, **layout
-    )
-    panels = panels.T if several else panels
+    panels: Any
+    if several:
+        panels = figure.subplots(2, len(named), squeeze=False, height_ratios=[3.0, 1.0]).T
+    else:
+        panels = figure.subplots(1, 2, squeeze=False, width_ratios=[1.3, 1.0])
     for at, (name, curve) in enumerate(named.items()):
         upper, lower = panels[at]
         y = f"how often {event} came (%)" if at == 0 else ""

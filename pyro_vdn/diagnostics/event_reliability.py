@@ -104,7 +104,9 @@ def event_reliability(
     size = len(p) if effective_count is None else effective_count
     check_positive(effective_count=size)
     p, fit, e = _calibrated(p, e)
-    points = p.unique()
+    fresh = torch.ones_like(p, dtype=torch.bool)
+    fresh[1:] = p.diff() > 0
+    points = p[fresh]
     every = torch.linspace(0, len(points) - 1, min(len(points), _MOST_POINTS)).round().long()
     points = points[every]
     lower, upper = _band(p, points, size, resamples, level, seed)

@@ -60,10 +60,12 @@ class IsotonicPIT:
         """
         _check_probabilities("pit_values", pit_values)
         tiny = torch.finfo(pit_values.dtype).eps
-        flat = pit_values.detach().reshape(-1).clamp(tiny, 1.0 - tiny)
-        knots, ties = flat.unique(return_counts=True)
-        # Equal values share the mean of their ranks: k equal ones that end at rank r, r - (k-1)/2.
-        rank = ties.cumsum(0) - 0.5 * (ties - 1)
+        flat = pit_values.detach().reshape(-1).clamp(tiny, 1.0 - tiny).sort().values
+        fresh = torch.ones_like(flat, dtype=torch.bool)
+        fresh[1:] = flat.diff() > 0
+        knots, first = flat[fresh], fresh.nonzero().squeeze(-1)
+        # Equal values share the mean of their ranks, from `first + 1` to that before the next.
+        rank = 0.5 * (first + 1 + torch.cat([first[1:], first.new_tensor([len(flat)])]))
         ends = flat.new_tensor([0.0, 1.0])
         share = rank.to(flat.dtype) / (len(flat) + 1)
         return cls(torch.cat([ends[:1], knots, ends[1:]]), torch.cat([ends[:1], share, ends[1:]]))

@@ -117,9 +117,14 @@ def quantile_reliability(
         low, high = _band(counts[-1], tuple(listed), level)
         lows.append(low)
         highs.append(high)
-    bounds = (torch.stack(side) for side in (shares, lows, highs))
-    nominal = torch.tensor(listed, dtype=torch.float64)
-    return QuantileReliability(nominal, *bounds, count=torch.tensor(counts), groups=names)
+    return QuantileReliability(
+        nominal=torch.tensor(listed, dtype=torch.float64),
+        empirical=torch.stack(shares),
+        lower=torch.stack(lows),
+        upper=torch.stack(highs),
+        count=torch.tensor(counts),
+        groups=names,
+    )
 
 
 @lru_cache(maxsize=32)

@@ -143,8 +143,12 @@ def compare(
     Any fits compare: with neurons, deterministic twins, dropout, ensembles (`pooled`), other
     likelihoods, as long as rows and units of the outcome are the same::
 
-        fits = {"neurons": (model, guide), "twin": (deterministic(model), guide)}
-        print(compare({name: log_density(*fit, x, y)[1] for name, fit in fits.items()}))
+        fits = {"neurons": model, "twin": deterministic(model), "dropout": dropout(model, p=0.1)}
+        densities = {
+            name: log_density(fit, NeuronGuide(fit), x, y)[1] for name, fit in fits.items()
+        }
+        members = [predict(one, NeuronGuide(one), x, y=y) for one in ensemble]
+        print(compare({**densities, "ensemble": pooled(members).log_prob_joint}))
 
     **Why no leave-one-out from the training rows.** A neuron is a *local* latent: row `i` has its
     own :math:`z_i`, of which nothing but row `i` knows. PSIS-LOO on the conditional

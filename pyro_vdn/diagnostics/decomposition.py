@@ -16,6 +16,7 @@ from pyro_vdn.infer.closed_form import Inputs, batches_of
 from pyro_vdn.infer.evaluating import evaluating, own_noise
 from pyro_vdn.infer.joint_draws import CHUNK_ELEMENTS, draw_jointly, look_at
 from pyro_vdn.infer.own_store import give_own_store
+from pyro_vdn.infer.prediction import cat
 from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_positive, check_rows
 
@@ -152,9 +153,12 @@ def decompose_variance(
             )
             for batch, _ in batches_of(inputs, None, rows)
         ]
-    return Decomposition(*_joined(parts), num_samples)
+    whole = _joined(parts)
+    return Decomposition(
+        whole.aleatoric, whole.between, whole.information, whole.error, num_samples
+    )
 
 
-def _joined(parts: list[Spread]) -> Any:
-    """Return each part for all rows, None where it is."""
-    return (None if values[0] is None else torch.cat(values) for values in zip(*parts, strict=True))
+def _joined(parts: list[Spread]) -> Spread:
+    """Return the spread of all rows, given that of batches."""
+    return Spread(*(cat(list(values)) for values in zip(*parts, strict=True)))

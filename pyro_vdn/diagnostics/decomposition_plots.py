@@ -194,7 +194,8 @@ def _chosen(values: Tensor, output: int | None) -> Array:
     """Return one output, or the sum of them, `(rows,)` or `(rows, time)`."""
     array = _array(values)
     if output is None:
-        return array.sum(axis=-1)
+        summed: Array = array.sum(axis=-1)
+        return summed
     if not -array.shape[-1] <= output < array.shape[-1]:
         raise InputError(
             "output",

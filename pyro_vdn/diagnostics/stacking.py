@@ -50,8 +50,8 @@ def stacking_weights(log_densities: Tensor | ArrayLike) -> Array:
             if gain < 1e-3 * barrier:
                 break
             weights = _walk(densities, weights, barrier, step, gain)
-    rounded: Array = np.where(weights < 1e-9, 0.0, weights)
-    return rounded / rounded.sum()
+    weights = np.where(weights < 1e-9, 0.0, weights)
+    return _normalised(weights)
 
 
 def pseudo_bma_weights(log_densities: Tensor | ArrayLike) -> Array:
@@ -77,8 +77,12 @@ def pseudo_bma_weights(log_densities: Tensor | ArrayLike) -> Array:
     Source: Yao et al. 2018, section 3.4, "pseudo-BMA".
     """
     values = as_array("log_densities", log_densities, ndim=2, sizes="(rows, fits)").sum(axis=0)
-    weights: Array = np.exp(values - values.max())
-    return weights / weights.sum()
+    return _normalised(np.exp(values - values.max()))
+
+
+def _normalised(weights: Array) -> Array:
+    normalised: Array = weights / weights.sum()
+    return normalised
 
 
 def _objective(densities: Array, weights: Array, barrier: float) -> float:

@@ -9,7 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pyro_vdn.bench import chain_commands, control_commands, language_commands, memory_commands
+from pyro_vdn.bench import (
+    chain_commands,
+    control_commands,
+    language_commands,
+    memory_commands,
+    uncertainty_commands,
+)
 from pyro_vdn.bench import forecasting as forecasting_bench
 from pyro_vdn.bench import regression as regression_bench
 from pyro_vdn.bench.files import Out, save
@@ -34,6 +40,8 @@ for command in (
     memory_commands.memory_speed,
     language_commands.language,
     language_commands.language_speed,
+    uncertainty_commands.simulated,
+    uncertainty_commands.uncertainty,
 ):
     app.command()(command)
 

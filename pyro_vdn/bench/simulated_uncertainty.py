@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,10 +59,22 @@ def bench_simulated(
         "split_conformal": lambda: split_conformal(conformal_sets),
         "adaptive_conformal": lambda: adaptive_conformal(100),
     }
-    for name, part in parts.items():
-        results[name] = part()
-        on_part(results)
+    with _double_precision():
+        for name, part in parts.items():
+            results[name] = part()
+            on_part(results)
     return results
+
+
+@contextmanager
+def _double_precision() -> Iterator[None]:
+    """Make tensors in double precision for the length of a block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def conjugate(seed: int) -> ConjugateNeurons:
@@ -175,8 +188,8 @@ def split_conformal(sets: int, *, calibration: int = 499, test: int = 200) -> di
         test: Rows of each test set.
     """
     with own_noise(2):
-        x = torch.rand(calibration + test, sets, dtype=torch.float64)
-        noise = torch.distributions.StudentT(torch.tensor(3.0, dtype=torch.float64))
+        x = torch.rand(calibration + test, sets)
+        noise = torch.distributions.StudentT(torch.tensor(3.0))
         y = x + (0.2 + x) * noise.sample(x.shape)
     lower, upper = x - 0.5, x + 0.5
     held, new = slice(calibration), slice(calibration, None)
@@ -202,9 +215,9 @@ def adaptive_conformal(series: int, *, times: int = 2000) -> dict[str, float]:
             first quarter.
     """
     with own_noise(3):
-        spread = torch.ones(times, 1).double()
+        spread = torch.ones(times, 1)
         spread[times // 2 :] = 2.0
-        target = spread * torch.randn(times, series).double()
+        target = spread * torch.randn(times, series)
     mean = torch.zeros_like(target)
     late, early = slice(times // 2, None), slice(times // 4)
     low, high = SplitConformal.fit(mean[early], mean[early], target[early], 0.9).apply(

@@ -10,6 +10,7 @@ from pyro_vdn.infer.pacm_elbo import PACmELBO
 from pyro_vdn.infer.pooled import pooled
 from pyro_vdn.infer.predict import predict
 from pyro_vdn.infer.prediction import ClosedForm, Prediction
+from pyro_vdn.infer.sampler import sampler
 from pyro_vdn.infer.svi import SVI
 from pyro_vdn.infer.token_draws import TokenDraws, token_draws
 
@@ -29,5 +30,6 @@ __all__ = [
     "predict",
     "predict_closed_form",
     "read_tokens",
+    "sampler",
     "token_draws",
 ]

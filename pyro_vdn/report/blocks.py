@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pyro_vdn.report.markup import Content, Markup, tag
 
 if TYPE_CHECKING:
@@ -37,7 +39,20 @@ def paragraph(*content: Content) -> Markup:
     Args:
         content: What it holds.
     """
-    return tag("p", *content)
+    return tag("p", *(tight(part) if isinstance(part, str) else part for part in content))
+
+
+def tight(text: str) -> str:
+    """Keep percent signs and plus-minus signs on the line of their numbers.
+
+    Args:
+        text: A sentence.
+
+    Example:
+        >>> len(tight("90 %").split(" "))
+        1
+    """
+    return text.replace(" %", "\u00a0%").replace("± ", "±\u00a0")
 
 
 def table(
@@ -70,7 +85,9 @@ def table(
     ]
     drawn = tag("table", tag("thead", titles), tag("tbody", *lines), aria_label=caption)
     box = tag("div", drawn, class_="wide", tabindex="0", role="region", aria_label=caption)
-    return tag("figure", tag("figcaption", caption), box, class_="texts" if texts else "numbers")
+    return tag(
+        "figure", tag("figcaption", tight(caption)), box, class_="texts" if texts else "numbers"
+    )
 
 
 def picture(figure: Figure, *, alt: str, caption: str = "") -> Markup:
@@ -94,7 +111,7 @@ def picture(figure: Figure, *, alt: str, caption: str = "") -> Markup:
         height=str(height),
     )
     enlarge = tag("input", type="checkbox", aria_label=f"Enlarge: {alt}")
-    below = (tag("figcaption", caption),) if caption else ()
+    below = (tag("figcaption", tight(caption)),) if caption else ()
     return tag("figure", tag("label", enlarge, tag("span", image, class_="picture")), *below)
 
 
@@ -135,10 +152,12 @@ def _cell(content: Content) -> Content:
 
 def _png(figure: Figure) -> bytes:
     """Draw a figure with a palette: a third of the size of full colour, and no eye sees it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    drawn, made = BytesIO(), BytesIO()
-    figure.savefig(drawn, format="png", dpi=_DPI, facecolor="white")
-    with Image.open(drawn) as image:
-        image.convert("RGB").quantize(_COLOURS).save(made, format="png", optimize=True)
+    figure.set_dpi(_DPI)
+    canvas, made = FigureCanvasAgg(figure), BytesIO()
+    canvas.draw()  # savefig would lay the figure out twice
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    image.quantize(_COLOURS).save(made, format="png")
     return made.getvalue()

@@ -133,11 +133,11 @@ def difference_check(score: str, unit: str, differences: Mapping[str, Estimate])
         The check.
 
     Example:
-        >>> difference_check("NLL", "nats", {"the twin": Estimate(-0.03, 0.005, 400)}).findings
-        ('the twin is better in NLL by 0.030 ± 0.010 nats',)
+        >>> difference_check("NLL", "nats", {"twin": Estimate(-0.03, 0.005, 400)}).findings
+        ('twin: better in NLL than the neurons by 0.030 ± 0.010 nats',)
     """
     found = [
-        f"{name} is better in {score} by {_give(-gap.value, gap.half_width)}"
+        f"{name}: better in {score} than the neurons by {_give(-gap.value, gap.half_width)}"
         + (f" {unit}" if unit else "")
         for name, gap in differences.items()
         if gap.value < 0 and gap.differs_from(0.0, comparisons=len(differences))
@@ -261,27 +261,43 @@ def confidence_check(gap: Estimate) -> Check:
     return Check("confidence in the most probable token", "calibration", found)
 
 
-def surprise_check(gaps: Mapping[str, Estimate]) -> Check:
+def surprise_check(whole: Estimate, parts: Mapping[str, Estimate]) -> Check:
     """Say whether a model of text is as surprised as it expects to be.
 
+    Parts must be chosen by what the model knew beforehand, such as the position in the context: of
+    tokens chosen by what came, surprise differs from the entropy for a model that is right, too.
+
     Args:
-        gaps: By group of tokens, the mean of surprise minus entropy, in nats per token.
+        whole: The mean of surprise minus entropy over all tokens, in nats per token.
+        parts: The same for parts of the tokens; told where not all have the fault of the whole.
 
     Returns:
         The check.
 
     Example:
-        >>> surprise_check({"rare tokens": Estimate(0.5, 0.05, 50)}).findings
-        ('rare tokens surprise more than predictions say, by 0.500 ± 0.100 nats: over-confident',)
+        >>> parts = {"early tokens": Estimate(0.5, 0.05, 50), "late tokens": Estimate(0, 0.05, 50)}
+        >>> surprise_check(Estimate(0.25, 0.05, 50), parts).findings
+        ('early tokens surprise more than predictions say, by 0.500 ± 0.100 nats: over-confident',)
     """
+    faults = {name: _surprise(gap, len(parts)) for name, gap in parts.items()}
+    if len(set(faults.values())) > 1:
+        told = {name: parts[name] for name, fault in faults.items() if fault}
+    else:
+        told = {"tokens": whole} if _surprise(whole, 1) else {}
     found = [
         f"{name} surprise {'more' if gap.value > 0 else 'less'} than predictions say, by "
         f"{_give(abs(gap.value), gap.half_width)} nats: "
         f"{'over' if gap.value > 0 else 'under'}-confident"
-        for name, gap in gaps.items()
-        if gap.differs_from(0.0, comparisons=len(gaps)) and abs(gap.value) >= _RELEVANT
+        for name, gap in told.items()
     ]
     return Check("surprise against what was expected", "checks", tuple(found))
+
+
+def _surprise(gap: Estimate, comparisons: int) -> int:
+    """Return 1 where tokens surprise more than expected, -1 where less, else 0."""
+    if abs(gap.value) < _RELEVANT or not gap.differs_from(0.0, comparisons=comparisons):
+        return 0
+    return 1 if gap.value > 0 else -1
 
 
 def _fault(level: float, share: Estimate, comparisons: int) -> int:

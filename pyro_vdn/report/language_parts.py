@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics import (
-    label_frequency,
     label_ranges,
     plot_reliability,
     reliability_curve,
@@ -27,6 +26,7 @@ from pyro_vdn.report.markup import Content, Markup, tag
 from pyro_vdn.report.neurons_part import neurons_part
 from pyro_vdn.report.part import Part
 from pyro_vdn.report.token_map import MEANING, NAMES, token_map
+from pyro_vdn.report.variance_blocks import token_variance_blocks
 from pyro_vdn.report.words import difference, plus_minus
 from pyro_vdn.train.language_problem import LanguageProblem
 from pyro_vdn.train.members import NEURONS
@@ -61,9 +61,20 @@ def language_parts(
         _checks(results),
         _map(results),
         neurons_part(
-            results.layers, checks=(contribution_check(share, "the entropy of predictions"),)
+            results.layers,
+            _variance(models, results),
+            (contribution_check(share, "the entropy of predictions"),),
         ),
     ]
+
+
+def _variance(
+    models: Mapping[str, Sequence[tuple[Program, Program]]], results: LanguageResults
+) -> tuple[Markup, ...]:
+    if not results.layers:
+        return ()
+    x = next(iter(results.problem.test_batches()))[0]
+    return token_variance_blocks(*models[NEURONS][0], x, results.layers)
 
 
 def _calibration(results: LanguageResults) -> Part:
@@ -91,43 +102,49 @@ def _calibration(results: LanguageResults) -> Part:
 
 def _checks(results: LanguageResults) -> Part:
     """Compare the surprise of tokens with what the model expected, over all and in groups."""
-    groups = {"all tokens": torch.ones(len(results.blocks), dtype=torch.bool), **_groups(results)}
-    rows = {name: _expected(results, chosen) for name, chosen in groups.items()}
+    everywhere = torch.ones(len(results.blocks), dtype=torch.bool)
+    parts = _groups(results)
+    rows = {name: _expected(results, chosen) for name, chosen in parts.items()}
+    whole = _expected(results, everywhere)
     lines: list[list[Content]] = [
         [
             name,
-            f"{int(groups[name].sum()):,}",
+            f"{int(chosen.sum()):,}",
             plus_minus(surprise.value, surprise.half_width),
             f"{entropy.value:.3f}",
             difference(gap),
         ]
-        for name, (surprise, entropy, gap) in rows.items()
+        for name, chosen, (surprise, entropy, gap) in (
+            ("all tokens", everywhere, whole),
+            *((name, parts[name], rows[name]) for name in parts),
+        )
     ]
     caption = (
         "Surprise (-log p of the token that came) against the entropy of the prediction, in nats "
         "per token, ± half a 95 % interval. A model that is right about its text is as surprised "
         "as it expects: a difference above 0 is over-confidence."
     )
-    gaps = {name: gap for name, (_, _, gap) in rows.items()}
     return Part(
         "checks",
         "Surprise against what was expected",
         (table(caption, ["", "tokens", "surprise", "expected", "difference"], lines),),
-        (surprise_check(gaps),),
+        (surprise_check(whole[2], {name: gap for name, (_, _, gap) in rows.items()}),),
     )
 
 
 def _groups(results: LanguageResults) -> dict[str, Tensor]:
-    """Return which tokens are rare in training, and which come early in their context."""
+    """Return tokens by what was known before they came: position, and how sure the model was."""
     columns = results.tables[NEURONS]
-    rare = torch.from_numpy(label_frequency(columns["target"], results.counts) == "rare")
-    size = results.problem.recipe.block_size
-    late = torch.from_numpy(label_ranges(columns["position"], (size // 2,)) == 1)
+    half = results.problem.recipe.block_size // 2
+    entropy = columns["entropy"].double()
+    low, high = (float(entropy.quantile(share)) for share in (1 / 3, 2 / 3))
+    late = torch.from_numpy(label_ranges(columns["position"], (half,)) == 1)
     found = {
-        "common tokens": ~rare,
-        "rare tokens": rare,
-        f"first {size // 2} positions": ~late,
-        "later positions": late,
+        f"tokens at the first {half} positions": ~late,
+        "tokens at later positions": late,
+        "the surest third of tokens": entropy < low,
+        "the middle third": (entropy >= low) & (entropy < high),
+        "the least sure third": entropy >= high,
     }
     return {name: chosen for name, chosen in found.items() if bool(chosen.any())}
 

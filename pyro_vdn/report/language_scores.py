@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics import compare, plot_compare
+from pyro_vdn.diagnostics import compare, label_frequency, plot_compare
 from pyro_vdn.report.blocks import paragraph, picture, table
 from pyro_vdn.report.estimates import Estimate, mean_of
 from pyro_vdn.report.findings import difference_check, rows_check
@@ -36,6 +37,7 @@ def scores_part(results: LanguageResults) -> Part:
         (
             _scores(results),
             _paired(results),
+            _by_frequency(results),
             *_comparison(results),
             paragraph(
                 "Token frequencies are those of the training text; pairs of tokens predict from "
@@ -102,16 +104,33 @@ def _paired(results: LanguageResults) -> Markup:
     return table(caption, ["", "NLL", "accuracy"], lines)
 
 
+def _by_frequency(results: LanguageResults) -> Markup:
+    """Return the NLL of tokens that are rare or common in training, by all methods."""
+    targets = results.tables[NEURONS]["target"]
+    rare = torch.from_numpy(label_frequency(targets, results.counts) == "rare")
+    groups = {"rare": rare, "common": ~rare}
+    lines: list[list[Content]] = []
+    for name, columns in results.tables.items():
+        means = [mean_of(columns["nll"][on], results.blocks[on]) for on in groups.values()]
+        lines.append([results.labels[name], *(plus_minus(a.value, a.half_width) for a in means)])
+    counts = [f"{name} ({int(chosen.sum()):,} tokens)" for name, chosen in groups.items()]
+    caption = (
+        "NLL by how often the token came in training, in nats per token, ± half a 95 % interval. "
+        "Rare are the least frequent tokens that make up 10 % of the text."
+    )
+    return table(caption, ["", *counts], lines)
+
+
 def _comparison(results: LanguageResults) -> list[Markup]:
     if results.independent < 2:
         return []
-    densities = {results.labels[name]: -table["nll"] for name, table in results.tables.items()}
+    densities = {results.labels[name]: -columns["nll"] for name, columns in results.tables.items()}
     found = compare(densities, blocks=results.blocks)
     lines: list[list[Content]] = [
         [
             fit.name,
             f"{fit.elpd:,.0f} ± {fit.se:,.0f}",
-            "" if fit.rank == 0 else f"{fit.elpd_diff:,.1f} ± {fit.dse:,.1f}",
+            "" if fit.rank == 0 else f"{fit.elpd_diff:,.0f} ± {fit.dse:,.0f}",
             f"{fit.weight:.2f}",
         ]
         for fit in found.fits

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping, Sequence
 
-from pyro_vdn.diagnostics import ecdf_band, plot_calibration
+from pyro_vdn.diagnostics import (
+    draw_quantiles,
+    ecdf_band,
+    plot_pit,
+    plot_quantile_reliability,
+    quantile_reliability,
+)
 from pyro_vdn.report.blocks import paragraph, picture, table
+from pyro_vdn.report.coverage_picture import plot_coverage
 from pyro_vdn.report.estimates import mean_of
 from pyro_vdn.report.findings import Stretch, coverage_check, pit_check
 from pyro_vdn.report.markup import Content, Markup
@@ -15,6 +22,7 @@ from pyro_vdn.report.words import percent, plus_minus
 from pyro_vdn.train.members import NEURONS
 
 _BAND = 0.95
+_QUANTILES = tuple(step / 20 for step in range(1, 20))
 
 
 def calibration_part(results: NumberResults) -> Part:
@@ -24,38 +32,59 @@ def calibration_part(results: NumberResults) -> Part:
         results: What was measured.
     """
     pit = results.scores[NEURONS].pit.flatten(1)
-    steps = pit.shape[1]
     known = pit[~pit.isnan()]
     count = min(results.problem.independent, len(known))
-    band = ecdf_band(count, level=_BAND)
-    checks = [pit_check(band.inside(known), _BAND)]
-    for level in LEVELS:
-        whole = Stretch(1, steps, mean_of(inside(pit, level), results.blocks))
-        parts = stretches(pit, level, results.blocks) if steps > 1 else []
-        checks.append(coverage_check(level, whole, parts))
-    content = [
+    by_level = {level: stretches(pit, level, results.blocks) for level in LEVELS}
+    pictures = _pictures(results, count, by_level)
+    horizon = (_horizon(results, by_level),) if pit.shape[1] > 1 else ()
+    checks = [pit_check(ecdf_band(count, level=_BAND).inside(known), _BAND)]
+    for level, parts in by_level.items():
+        whole = Stretch(1, pit.shape[1], mean_of(inside(pit, level), results.blocks))
+        checks.append(coverage_check(level, whole, parts if pit.shape[1] > 1 else ()))
+    return Part("calibration", "Calibration", (*pictures, *horizon), tuple(checks))
+
+
+def _pictures(
+    results: NumberResults, count: int, by_level: Mapping[float, Sequence[Stretch]]
+) -> tuple[Markup, ...]:
+    pit = results.scores[NEURONS].pit
+    named = {results.labels[key]: scores.pit for key, scores in results.scores.items()}
+    drawn = results.drawn
+    reliability = quantile_reliability(
+        draw_quantiles(drawn.draws, _QUANTILES),
+        _QUANTILES,
+        drawn.targets,
+        effective_count=len(drawn.rows),
+    )
+    return (
         paragraph(
             "PIT values say where each target came in its predictive distribution; where stated "
-            f"probabilities are right they are uniform. The bands are for {count:,} independent "
+            f"probabilities are right they are uniform. Bands are for {count:,} independent "
             "targets."
         ),
         picture(
-            plot_calibration(known, effective_count=count),
-            alt="Left, histogram of PIT values with the band of uniform ones. Right, share of "
-            "targets inside central intervals against the nominal level.",
+            plot_pit(pit[~pit.isnan()], level=_BAND, effective_count=count),
+            alt="PIT values of the neurons: left, their distribution function less the uniform "
+            "one in its simultaneous band; right, their histogram.",
         ),
-    ]
-    if steps > 1:
-        content.append(_horizon(results, pit))
-    return Part("calibration", "Calibration", tuple(content), tuple(checks))
+        picture(
+            plot_coverage(named, count, by_level),
+            alt="Share of targets inside central intervals less the nominal level, for every "
+            "method" + (", and along the horizon." if by_level[LEVELS[0]][1:] else "."),
+        ),
+        picture(
+            plot_quantile_reliability(reliability, title="Reliability of quantiles"),
+            alt="Share of targets below each predicted quantile less its level, in its band.",
+            caption=f"Of {len(drawn.rows):,} test rows that do not overlap.",
+        ),
+    )
 
 
-def _horizon(results: NumberResults, pit: Tensor) -> Markup:
-    by_level = [stretches(pit, level, results.blocks) for level in LEVELS]
+def _horizon(results: NumberResults, by_level: Mapping[float, Sequence[Stretch]]) -> Markup:
     crps = results.scores[NEURONS].crps.flatten(1)
     lines: list[list[Content]] = []
-    for at, part in enumerate(by_level[0]):
-        held = [found[at].share for found in by_level]
+    for at, part in enumerate(by_level[LEVELS[0]]):
+        held = [found[at].share for found in by_level.values()]
         error = mean_of(crps[:, part.first - 1 : part.last], results.blocks)
         lines.append(
             [

@@ -14,6 +14,7 @@ from pyro_vdn.report.number_checks import checks_part
 from pyro_vdn.report.number_results import number_results
 from pyro_vdn.report.number_scores import scores_part
 from pyro_vdn.report.part import Part
+from pyro_vdn.report.variance_blocks import variance_blocks
 from pyro_vdn.train.members import NEURONS
 from pyro_vdn.train.pictures import prediction_figure
 from pyro_vdn.train.problem import Problem
@@ -45,7 +46,7 @@ def number_parts(
     parts.append(predictions_part(*models[NEURONS][0], problem))
     say("what the neurons do")
     layers = unit_statistics(*models[NEURONS][0], problem.test, max_use_rows=_USE_ROWS)
-    return [*parts, neurons_part(layers)]
+    return [*parts, neurons_part(layers, *variance_blocks(*models[NEURONS][0], problem.test[0]))]
 
 
 def predictions_part(model: Program, guide: Program, problem: Problem) -> Part:

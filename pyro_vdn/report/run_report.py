@@ -105,6 +105,7 @@ def _page(config: Config, metrics: Mapping[str, Any], parts: Sequence[Part]) -> 
             "main",
             _warnings(checks, {part.anchor: part.heading for part in parts}),
             blocks.contents([(part.anchor, part.heading) for part in parts]),
+            tag("p", "A click or a tap enlarges a picture.", class_="fine"),
             *(blocks.section(part.anchor, part.heading, *part.content) for part in parts),
         ),
     )

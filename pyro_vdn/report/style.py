@@ -43,6 +43,7 @@ thead th{border-bottom:2px solid var(--muted);vertical-align:bottom}
 tbody tr+tr>*{border-top:1px solid color-mix(in srgb,var(--muted) 35%,transparent)}
 td{white-space:nowrap}
 .texts td{white-space:normal}
+.texts td+td{min-width:13rem}
 b{font-weight:700}
 figure{margin:1.25rem 0}
 figcaption{font-size:.95rem;line-height:1.45;max-width:46rem}

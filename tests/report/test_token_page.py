@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,6 @@ from pyro_vdn.report import SCORES, token_page
 from pyro_vdn.report.colours import DARK, LEVELS, LIGHT, contrast, scale
 
 PROMPT = "<script>alert(1)</script>"
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None
-)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 def reading(count: int) -> TokenReading:
@@ -126,34 +120,12 @@ def test_pages_that_cannot_be_made_are_refused() -> None:
         token_page(reading(3), ["a", "b"])
 
 
-@pytest.fixture
-def browser_page() -> Iterator[Any]:
-    if BROWSER is None:
-        pytest.skip("no chromium or google-chrome on this machine")
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
-        yield browser.new_page()
-        browser.close()
-
-
-def rgb(text: str) -> tuple[int, int, int]:
-    red, green, blue = (int(part) for part in re.findall(r"\d+", text)[:3])
-    return red, green, blue
-
-
-def colour(element: Any, name: str) -> tuple[int, int, int]:
-    return rgb(element.evaluate(f"e => getComputedStyle(e).{name}"))
-
-
-def test_the_page_in_a_browser(browser_page: Any, tmp_path: Path) -> None:
+def test_the_page_in_a_browser(
+    browser_page: Any, complaints: list[str], colour: Any, tmp_path: Path
+) -> None:
     text = f"{PROMPT} and a text\n" + 40 * "longword" + " the end"
     (tmp_path / "page.html").write_text(page(text, num_given=len(PROMPT)), encoding="utf-8")
-    shown, complaints, requests = browser_page, list[str](), list[str]()
-    shown.on("console", lambda message: complaints.append(message.text))
-    shown.on("pageerror", lambda error: complaints.append(str(error)))
-    shown.on("dialog", lambda dialog: (complaints.append("dialog"), dialog.dismiss()))
-    shown.on("request", lambda request: requests.append(request.url))
+    shown = browser_page
     shown.goto((tmp_path / "page.html").as_uri())
     assert shown.locator("main").inner_text().startswith(PROMPT)
     assert shown.evaluate("document.scripts.length") == 0
@@ -171,4 +143,3 @@ def test_the_page_in_a_browser(browser_page: Any, tmp_path: Path) -> None:
         assert "probability" in high.evaluate("e => getComputedStyle(e, '::after').content")
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
     assert complaints == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []

@@ -1,0 +1,60 @@
+"""Means with errors over blocks, against simulation and scipy."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from pyro_vdn.report.estimates import Estimate, mean_of, student_quantile
+from pyro_vdn.report.findings import Stretch, coverage_check
+from pyro_vdn.report.words import best_of, difference, plus_minus
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 5, 10, 28, 200])
+@pytest.mark.parametrize("probability", [0.9, 0.975, 0.995])
+def test_quantiles_of_student(freedom: int, probability: float) -> None:
+    exact = float(stats.t.ppf(probability, freedom))
+    assert student_quantile(probability, freedom) == pytest.approx(exact, rel=0.015)
+
+
+def test_intervals_of_few_dependent_blocks_hold_the_mean() -> None:
+    """Rows of a block are one number and a little noise: 95 % must hold over 8 blocks."""
+    simulations, blocks, rows = 400, 8, 5
+    shared = torch.randn(simulations, blocks, 1)
+    values = (shared + 0.1 * torch.randn(simulations, blocks, rows)).reshape(simulations, -1)
+    members = torch.arange(blocks).repeat_interleave(rows)
+    found = [mean_of(row, members) for row in values]
+    held = sum(not one.differs_from(0.0) for one in found) / len(found)
+    assert held == pytest.approx(0.95, abs=0.035)
+    alone = [mean_of(row, torch.arange(blocks * rows)) for row in values]
+    assert sum(not one.differs_from(0.0) for one in alone) / len(alone) < 0.75
+
+
+def test_missing_values_and_unequal_blocks() -> None:
+    values = torch.tensor([[1.0, math.nan], [2.0, 4.0], [math.nan, math.nan]])
+    found = mean_of(values, torch.tensor([0, 1, 5]))
+    sums = [1.0 - 7 / 3, 2.0 + 4.0 - 14 / 3]  # deviations from the mean, by block
+    assert found.value == pytest.approx(7 / 3)
+    assert found.error == pytest.approx(math.sqrt(2 * sum(s * s for s in sums)) / 3)
+    assert found.blocks == 2
+    nothing = mean_of(torch.full((2, 1), math.nan), torch.arange(2))
+    assert math.isnan(nothing.value)
+    assert nothing.half_width == math.inf
+
+
+def test_one_block_cannot_tell() -> None:
+    one = mean_of(torch.tensor([1.0, 3.0]), torch.zeros(2, dtype=torch.long))
+    assert one.half_width == math.inf
+    assert not one.differs_from(100.0)
+    assert plus_minus(one.value, one.half_width) == "2.000"
+    assert coverage_check(0.9, Stretch(1, 1, one)).findings == ()
+
+
+def test_how_numbers_are_written() -> None:
+    assert difference(Estimate(-0.1, 0.01, 1000)).html == "<b>\u22120.100 ± 0.020</b>"  # type: ignore[union-attr]
+    assert difference(Estimate(0.1, 1.0, 1000)) == "+0.100 ± 1.962"
+    assert best_of([math.nan, 1.0], ["-", "1"], low=False)[0] == "-"
+    assert plus_minus(math.nan, 1.0) == "-"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics._dimensions import Layer, layer_variable
+from pyro_vdn.diagnostics._dimensions import Layer, Schema, layer_variable
 from pyro_vdn.diagnostics._request import Request
 from pyro_vdn.infer.evaluating import own_noise
 from pyro_vdn.infer.joint_draws import Chunk, chunks_of_draws
@@ -171,12 +172,10 @@ def _take_layer(
     units: Tensor | None,
     prior: bool,
 ) -> None:
-    silent = all(is_silent(node["fn"]) for node in nodes)
-    if silent and prior:  # the twin's units have no prior
-        return
     moments = layer_moments(nodes)
-    is_point = moments is not None and all(bool((scale == 0).all()) for _, scale in moments)
-    if silent and is_point:  # a deterministic twin's units have no posterior either
+    is_point = _is_point(moments)
+    # A twin's units are no distributions: they have no prior, and a point has no posterior either.
+    if all(is_silent(node["fn"]) for node in nodes) and (prior or is_point):
         return
     found = {latent_site(path): [node["value"] for node in nodes]}
     if moments is not None and not is_point:
@@ -190,6 +189,26 @@ def _take_layer(
         if units is not None:
             value = value.index_select(1 + dims.index(layer.unit), units.to(value.device))
         group.put(name, dims, value, chunk)
+
+
+def has_latents(latents: Mapping[str, Message], schema: Schema) -> bool:
+    """Say whether any latent site is a distribution rather than the point of a twin.
+
+    Args:
+        latents: Latent sites of a run, by name.
+        schema: What is known of the model's sites.
+    """
+    if any(name in latents for name in schema.others):
+        return True
+    layers = [[latents[n] for n in layer.sites if n in latents] for layer in schema.layers.values()]
+    return any(
+        nodes and not (all(is_silent(n["fn"]) for n in nodes) and _is_point(layer_moments(nodes)))
+        for nodes in layers
+    )
+
+
+def _is_point(moments: list[tuple[Tensor, Tensor]] | None) -> bool:
+    return moments is not None and all(bool((scale == 0).all()) for _, scale in moments)
 
 
 def layer_moments(nodes: list[Message]) -> list[tuple[Tensor, Tensor]] | None:

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import pyro.poutine
 import torch
 from numpy.typing import ArrayLike
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyro_vdn.diagnostics._arviz import ArviZData
-from pyro_vdn.diagnostics._dimensions import outputs_are_rows, read_schema
-from pyro_vdn.diagnostics._drawn_groups import draw_groups
+from pyro_vdn.diagnostics._dimensions import Schema, outputs_are_rows, read_schema
+from pyro_vdn.diagnostics._drawn_groups import draw_groups, has_latents
 from pyro_vdn.diagnostics._export import Export
 from pyro_vdn.diagnostics._request import (
     OF_PRIOR,
@@ -31,13 +32,13 @@ from pyro_vdn.diagnostics.statistics import UnitStatistics
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.closed_form import has_closed_form
 from pyro_vdn.infer.evaluating import evaluating, own_noise
-from pyro_vdn.infer.joint_draws import Look, look_at
+from pyro_vdn.infer.joint_draws import Look, draw_jointly, look_at
 from pyro_vdn.infer.log_density import log_density as marginal_log_density
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.nn.divergence import is_silent
 from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_choice, check_positive
-from pyro_vdn.poutine import record
+from pyro_vdn.poutine import LayerRecord, record
 
 Program = Callable[..., Any]
 
@@ -151,7 +152,7 @@ def to_arviz(
     with evaluating(model, guide), torch.no_grad():
         look = look_at(model, inputs)
         schema = read_schema(look, inputs, y, site=site, dim_names=dim_names)
-        absent = _absent(look, guide, inputs, y, site, statistics)
+        absent = _absent(model, guide, inputs, y, schema, look, statistics, site, batch_size)
         wanted = read_groups(groups, absent=absent)
         request = Request(
             model=model,
@@ -184,30 +185,36 @@ def _lacks_outputs(look: Look, site: str, inputs: Sequence[Tensor], y: Tensor) -
 
 
 def _absent(
-    look: Look,
+    model: Program,
     guide: Program,
     inputs: Sequence[Tensor],
     y: Tensor | None,
-    site: str,
+    schema: Schema,
+    look: Look,
     statistics: Mapping[str, UnitStatistics] | None,
+    site: str,
+    batch_size: int,
 ) -> dict[str, str]:
-    """Return the groups there are not, with the reason."""
+    """Return the groups there are not, with the reason, as one draw of the first rows shows."""
     absent = {}
     if y is None:
         absent |= dict.fromkeys(OF_TARGETS, "there are no targets")
+    first = [value[:batch_size] for value in inputs]
+    with own_noise(0), record() as seen:
+        drawn = draw_jointly(model, guide, first, 1, site=site, shared=Trace(), look=look)
+    if not has_latents(drawn.latents, schema):
+        absent["posterior"] = "nothing latent is random in the guide"
     latent = [n for name, n in look.sites.items() if name != site and not n["is_observed"]]
     if all(is_silent(node["fn"]) for node in latent):
         absent |= dict.fromkeys(OF_PRIOR, "nothing latent has a prior")
-    if not statistics and not _random_layers(guide, inputs):
-        absent |= dict.fromkeys(OF_UNITS, "no layer of neurons is random in the guide")
+    if not statistics and not _random(seen):
+        absent |= dict.fromkeys(OF_UNITS, "no layer has an offered posterior of all its units")
     return absent
 
 
-def _random_layers(guide: Program, inputs: Sequence[Tensor]) -> list[str]:
-    """Return the layers that have a posterior, as seen on the first row."""
-    with own_noise(0), record() as seen:
-        guide(*(value[:1] for value in inputs))
-    return [path for path, layer in seen.items() if bool((layer.scale.mean > 0).all())]
+def _random(layers: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
+    """Return the layers whose units are all distributions."""
+    return {path: layer for path, layer in layers.items() if bool((layer.scale.mean > 0).all())}
 
 
 def _add_drawn(export: Export, wanted: Sequence[str], conditional: bool) -> None:
@@ -243,7 +250,8 @@ def _add_marginal(export: Export, wanted: Sequence[str], as_likelihood: bool) ->
             batch_size=request.batch_size,
             site=request.site,
         )
-        exact = has_closed_form(request.model, request.guide, request.inputs, site=request.site)
+        first = [value[: request.batch_size] for value in request.inputs]
+        exact = has_closed_form(request.model, request.guide, first, site=request.site)
     export.add_marginal(
         per_output,
         joint,
@@ -259,10 +267,14 @@ def _add_marginal(export: Export, wanted: Sequence[str], as_likelihood: bool) ->
 
 def _unit_statistics(request: Request) -> dict[str, UnitStatistics]:
     """Measure the units of the layers that are random, over all rows."""
-    rows = Rows(request.inputs, targets=False, missing_allowed=reads_missing(request.model))
+    size = request.batch_size
+    batches = [
+        (*(value[start : start + size] for value in request.inputs), None)
+        for start in range(0, request.total, size)
+    ]
+    rows = Rows(batches, targets=False, missing_allowed=reads_missing(request.model))
     seen = record_rows(request.model, request.guide, rows, seed=request.seed)
-    random = {path: layer for path, layer in seen.items() if bool((layer.scale.mean > 0).all())}
-    return {path: UnitStatistics.of(layer) for path, layer in random.items()}
+    return {path: UnitStatistics.of(layer) for path, layer in _random(seen).items()}
 
 
 def _attributes(request: Request, config: Any) -> dict[str, Any]:

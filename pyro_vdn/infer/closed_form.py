@@ -72,12 +72,12 @@ def predict_closed_form(
 def has_closed_form(
     model: Program, guide: Program, inputs: Sequence[Tensor], *, site: str = "y"
 ) -> bool:
-    """Say whether a model offers its predictive distribution in closed form, asked on one row.
+    """Say whether a model offers its predictive distribution in closed form.
 
     Args:
         model: A Pyro program.
         guide: Its guide.
-        inputs: Inputs, each `(rows, ...)`.
+        inputs: Inputs of some rows to ask it with, each `(rows, ...)`.
         site: Name of the outcome's site.
 
     Example:
@@ -88,9 +88,8 @@ def has_closed_form(
         >>> [has_closed_form(model, NeuronGuide(model), x) for model in models]
         [True, False]
     """
-    first = tuple(value[:1] for value in inputs)
     with torch.random.fork_rng(), torch.no_grad():
-        return closed_form_of(model, guide, first, None, 0, site) is not None
+        return closed_form_of(model, guide, tuple(inputs), None, 0, site) is not None
 
 
 def closed_form_of(

@@ -62,7 +62,8 @@ def log_density(
     check_rows(inputs, y, missing_allowed=reads_missing(model))
     give_own_store(model, guide)
     with torch.no_grad():
-        if not has_closed_form(model, guide, inputs, site=site):
+        first = [value[:batch_size] for value in inputs]
+        if not has_closed_form(model, guide, first, site=site):
             return _mixture(model, guide, inputs, y, num_samples, batch_size, site)
         forms = [
             closed_form_of(model, guide, batch, target, 0, site)

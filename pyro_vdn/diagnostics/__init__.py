@@ -4,6 +4,7 @@ from pyro_vdn.diagnostics._arviz import ArviZData
 from pyro_vdn.diagnostics._figure import MissingPackageError, save
 from pyro_vdn.diagnostics._request import EXPORT_GROUPS
 from pyro_vdn.diagnostics.adaptive_conformal import AdaptiveConformal, AdaptiveRun
+from pyro_vdn.diagnostics.amortization import AmortizationGap, amortization_gap
 from pyro_vdn.diagnostics.arrays_to_arviz import SAMPLE_GROUPS, arrays_to_arviz
 from pyro_vdn.diagnostics.calibration import CalibrationCurve, calibration_curve, pit
 from pyro_vdn.diagnostics.calibration_plots import plot_event_reliability, plot_quantile_reliability
@@ -119,6 +120,7 @@ __all__ = [
     "WORST_SHARE",
     "AdaptiveConformal",
     "AdaptiveRun",
+    "AmortizationGap",
     "ArviZData",
     "BandShares",
     "CalibrationCurve",
@@ -165,6 +167,7 @@ __all__ = [
     "Use",
     "VarianceScaling",
     "adaptive_calibration_error",
+    "amortization_gap",
     "arrays_to_arviz",
     "autocorrelation",
     "average_log_probs",

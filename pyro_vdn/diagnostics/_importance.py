@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -65,38 +65,64 @@ def log_weights(
     parts = []
     for start in range(0, num_samples, chunk_size):
         size = min(chunk_size, num_samples - start)
-        with pyro.plate(PARTICLES, size, dim=-1 - nesting):
-            run = run_single_pass(model, guide, tuple(args), dict(kwargs))
-        parts.append(_of_run(run, size))
+        run = run_draws(model, guide, args, kwargs, num_draws=size, nesting=nesting)
+        parts.append(weigh(run, size))
     rows = [part.rows for part in parts if part.rows is not None]
     total = torch.cat([part.total for part in parts])
     return LogWeights(total, torch.cat(rows) if rows else None)
 
 
-def _of_run(run: Pass, draws: int) -> LogWeights:
-    """Sum the log ratios of all sites of a run."""
+def run_draws(
+    model: Program,
+    guide: Program,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    num_draws: int,
+    nesting: int,
+) -> Pass:
+    """Run a model once for several draws, which stand left of its `nesting` plates."""
+    with pyro.plate(PARTICLES, num_draws, dim=-1 - nesting):
+        return run_single_pass(model, guide, tuple(args), dict(kwargs))
+
+
+def weigh(
+    run: Pass, draws: int, density: Callable[[Site], Any] = lambda site: site.fn
+) -> LogWeights:
+    """Sum the log ratios of all sites of a run, with a gradient where there is one.
+
+    Args:
+        run: A run of `draws` draws.
+        draws: Their number.
+        density: From a neuron's site to the posterior under which its draws are weighed.
+    """
     _check_run(run)
     observed = [site for site in (*run.observed, *run.local) if not _is_statement(site)]
     frame = _shared_plate(observed, run)
-    total = torch.zeros(draws, dtype=torch.float64)
-    rows = None if frame is None else torch.zeros(draws, frame.size, dtype=torch.float64)
-    for name, ratio in _ratios(run, observed):
+    device = observed[0].value.device
+    total = torch.zeros(draws, dtype=torch.float64, device=device)
+    rows = None
+    if frame is not None:
+        rows = torch.zeros(draws, frame.size, dtype=torch.float64, device=device)
+    for name, ratio in _ratios(run, observed, density):
         ratio = ratio.double()
         if rows is not None and frame is not None:
             per_row = ratio.movedim((0, frame.dim), (0, 1)).flatten(1).reshape(*rows.shape, -1)
-            rows = rows.to(ratio.device) + per_row.sum(-1)
-        total = total.to(ratio.device) + ratio.reshape(draws, -1).sum(-1)
+            rows = rows + per_row.sum(-1)
+        total = total + ratio.reshape(draws, -1).sum(-1)
         _check_numbers(name, total)
     return LogWeights(total, rows)
 
 
-def _ratios(run: Pass, observed: Sequence[Site]) -> Iterator[tuple[str, Tensor]]:
+def _ratios(
+    run: Pass, observed: Sequence[Site], density: Callable[[Site], Any]
+) -> Iterator[tuple[str, Tensor]]:
     """Yield each site's share of `log p - log q`, of its whole batch shape, draws first."""
     for site in observed:
         yield site.name, _whole(site, site.fn.log_prob(site.value))
     for site in run.neurons:
         assert site.prior is not None
-        ratio = site.prior.log_prob(site.value) - site.fn.log_prob(site.value)
+        ratio = site.prior.log_prob(site.value) - density(site).log_prob(site.value)
         yield site.name, _whole(site, ratio)
     for site in run.others:
         if site.name in run.drawn.nodes:

@@ -151,8 +151,9 @@ def to_arviz(
     give_own_store(model, guide)
     with evaluating(model, guide), torch.no_grad():
         look = look_at(model, inputs)
+        at_once = look.rows_at_once(inputs, batch_size)
         schema = read_schema(look, inputs, y, site=site, dim_names=dim_names)
-        absent = _absent(model, guide, inputs, y, schema, look, statistics, site, batch_size)
+        absent = _absent(model, guide, inputs, y, schema, look, statistics, site, at_once)
         wanted = read_groups(groups, absent=absent)
         request = Request(
             model=model,
@@ -161,7 +162,7 @@ def to_arviz(
             y=y.unsqueeze(-1) if y is not None and _lacks_outputs(look, site, inputs, y) else y,
             schema=schema,
             num_samples=num_samples,
-            batch_size=batch_size,
+            batch_size=at_once,
             seed=seed,
             site=site,
             rows=read_rows(rows, len(inputs[0])),
@@ -193,13 +194,13 @@ def _absent(
     look: Look,
     statistics: Mapping[str, UnitStatistics] | None,
     site: str,
-    batch_size: int,
+    rows: int,
 ) -> dict[str, str]:
     """Return the groups there are not, with the reason, as one draw of the first rows shows."""
     absent = {}
     if y is None:
         absent |= dict.fromkeys(OF_TARGETS, "there are no targets")
-    first = [value[:batch_size] for value in inputs]
+    first = [value[:rows] for value in inputs]
     with own_noise(0), record() as seen:
         drawn = draw_jointly(model, guide, first, 1, site=site, shared=Trace(), look=look)
     if not has_latents(drawn.latents, schema):

@@ -76,6 +76,10 @@ class Look(NamedTuple):
     dim: int
     width: int
 
+    def rows_at_once(self, inputs: Sequence[Tensor], batch_size: int) -> int:
+        """Return how many rows a chunk has: at most `batch_size`, and at least one."""
+        return max(1, min(batch_size, len(inputs[0]), CHUNK_ELEMENTS // max(1, self.width)))
+
 
 def look_at(model: Program, inputs: Sequence[Tensor]) -> Look:
     """Run a model alone on the first row, unseen and with the random state left as it was.
@@ -215,8 +219,8 @@ def chunks_of_draws(
         [(0, 3, 7), (3, 5, 7)]
     """
     look, total = look_at(model, inputs), len(inputs[0])
-    rows = max(1, min(batch_size, total, CHUNK_ELEMENTS // look.width))
-    draws = max(1, min(num_samples, CHUNK_ELEMENTS // (look.width * rows)))
+    rows = look.rows_at_once(inputs, batch_size)
+    draws = max(1, min(num_samples, CHUNK_ELEMENTS // max(1, look.width * rows)))
     for first in range(0, num_samples, draws):
         some, shared = slice(first, min(first + draws, num_samples)), Trace()
         for start in range(0, total, rows):

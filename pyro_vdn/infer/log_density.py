@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.infer.closed_form import Inputs, batches_of, closed_form_of, has_closed_form
-from pyro_vdn.infer.joint_draws import chunks_of_draws
+from pyro_vdn.infer.joint_draws import chunks_of_draws, look_at
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.prediction import cat, draw_log_probs, joined_forms
 from pyro_vdn.infer.single_pass import Program
@@ -62,7 +62,8 @@ def log_density(
     check_rows(inputs, y, missing_allowed=reads_missing(model))
     give_own_store(model, guide)
     with torch.no_grad():
-        first = [value[:batch_size] for value in inputs]
+        rows = look_at(model, inputs).rows_at_once(inputs, batch_size)
+        first = [value[:rows] for value in inputs]
         if not has_closed_form(model, guide, first, site=site):
             return _mixture(model, guide, inputs, y, num_samples, batch_size, site)
         forms = [

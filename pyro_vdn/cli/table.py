@@ -112,7 +112,7 @@ def show_report(report: RunReport) -> None:
     )
     table.add_column("")
     for name, scores in report.models.items():
-        table.add_column(method_label(name, len(scores.get("members", ()))), justify="right")
+        table.add_column(method_label(name, scores["networks"]), justify="right")
     layout = _LAYOUTS[report.task]
     for key, label in layout.headings.items():
         values = [scores.get(key) for scores in report.models.values()]

@@ -34,7 +34,8 @@ class RunReport:
         data: Name of the data.
         tested_on: What the scores were measured on, in words.
         models: Scores by method, ``"neurons"`` first: what `Metrics` or `LanguageMetrics` hold, a
-            standard error such as ``"nll_se"`` for some of them, and how the members were trained.
+            standard error such as ``"nll_se"`` for some of them, the number of ``"networks"``, and
+            how these were trained.
 
     Example:
         >>> RunReport(Path("runs/a"), "regression", "energy", "77 rows", {"neurons": {}}).data
@@ -143,7 +144,7 @@ def complete_run(
         say(f"scoring the {method_label(method)} on {problem.tested_on}")
         fitted = [(result.model, result.guide) for result in results]
         scored = task.score(fitted, problem)
-        models[method] = _figures(method, scored) | _trained(results)
+        models[method] = _figures(method, scored, len(fitted)) | _trained(results)
         if method == NEURONS:
             say("writing draws and pictures")
             task.write(folder, *fitted[0], problem, scored)
@@ -177,9 +178,9 @@ def _train(
     return result
 
 
-def _figures(method: str, scored: Scored) -> dict[str, Any]:
+def _figures(method: str, scored: Scored, networks: int) -> dict[str, Any]:
     """Return scores and their standard errors by name; only neurons have a KL."""
-    figures: dict[str, Any] = scored.metrics.to_dict()
+    figures: dict[str, Any] = {**scored.metrics.to_dict(), "networks": networks}
     figures |= {f"{name}_se": value for name, value in scored.standard_errors.items()}
     if method != NEURONS:
         figures |= {"kl_per_unit": None, "active_share": None}
@@ -236,7 +237,7 @@ def rescore_run(folder: Path, *, every_window: bool = False) -> RunReport:
     problem = task.load_again(config, recipe)
     known = read_json(folder / METRICS)["models"] if (folder / METRICS).exists() else {}
     models = {
-        method: {**known.get(method, {}), **_figures(method, task.score(fitted, problem))}
+        method: known.get(method, {}) | _figures(method, task.score(fitted, problem), len(fitted))
         for method, fitted in loaded.items()
     }
     return RunReport(folder, recipe.task, config.source.name, problem.tested_on, models)

@@ -134,6 +134,7 @@ def test_references_are_scored_beside_the_neurons(table_run: Path) -> None:
     assert all(value > 0 for value in seconds)
     members = models["ensemble"]["members"]
     assert [member["steps"] for member in members] == [20, 20]
+    assert [models[name]["networks"] for name in models] == [1, 1, 1, 2]
     assert members[0]["validation_nll"] != members[1]["validation_nll"]
     for scores in models.values():
         assert 0 < scores["nll_se"] < 1
@@ -168,7 +169,8 @@ def test_what_was_trained_stays_when_a_run_is_resumed(
     (folder / "ensemble-2.safetensors").unlink()
     shutil.rmtree(folder / "training" / "ensemble-2")
     assert [len(fitted) for fitted in load_models(folder).values()] == [1, 1, 1, 1]
-    assert list(rescore_run(folder).models) == ["neurons", *REFERENCES]
+    networks = {name: scores["networks"] for name, scores in rescore_run(folder).models.items()}
+    assert networks == dict.fromkeys(("neurons", *REFERENCES), 1)
     said: list[str] = []
     again = complete_run(*resume_run(folder), folder, progress=False, say=said.append).models
     before = json.loads((table_run / "metrics.json").read_text())["models"]

@@ -192,7 +192,8 @@ def checked_values(values: Tensor | ArrayLike, count: int, ranks: int | None) ->
 def _poisson(largest: int, mean: float) -> Array:
     """Return the Poisson probabilities of 0, ..., `largest`."""
     k = np.arange(largest + 1)
-    return np.exp(k * np.log(mean) - mean - _log_factorial(k))
+    mass: Array = np.exp(k * np.log(mean) - mean - _log_factorial(k))
+    return mass
 
 
 def _convolved(first: Array, second: Array) -> Array:

@@ -65,8 +65,9 @@ def test_pit_shows_the_difference_and_bars_in_their_bands(
     np.testing.assert_array_equal(red, beyond)
     assert title(left) == "Distribution function: leaves the 95 % band (p < 0.001)"
     assert title(right) == "Histogram of 300 values"
-    save(figure, tmp_path / "pit.png", dpi=60)
-    assert imread(tmp_path / "pit.png").shape[1] == 720
+    if ranks is None:
+        save(figure, tmp_path / "pit.png", dpi=60)
+        assert imread(tmp_path / "pit.png").shape[1] == 720
 
 
 def test_pit_of_uniform_values_stays_in_the_band() -> None:
@@ -144,7 +145,8 @@ def test_places_show_intervals_and_the_data(per: Any, tmp_path: Path) -> None:
         labels = [text.get_text() for text in axes.get_xticklabels()]
         assert labels == [str(place) for place in check.places]
     assert figure.axes[-1].get_xlabel() == {"horizon": "step"}.get(per, per)
-    save(figure, tmp_path / "places.png", dpi=50)
+    if per == "horizon":
+        save(figure, tmp_path / "places.png", dpi=50)
 
 
 def test_undefined_statistics_are_said_to_be(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pyro_vdn.decision.comparison import AURCComparison, ScoreArea, compare_aurc
 from pyro_vdn.decision.costs import Costs, PolicyCases
 from pyro_vdn.decision.plots import plot_risk_coverage
 from pyro_vdn.decision.policy import Policy
+from pyro_vdn.decision.policy_plots import plot_draws, plot_policy
 from pyro_vdn.decision.policy_report import ActionShare, Alternative, PolicyReport
 from pyro_vdn.decision.quantities import Mean, Measured, Probability, Quantile, Quantity
 from pyro_vdn.decision.readout_choice import ReadoutChoice, ReadoutScores, choose_readout
@@ -53,6 +54,8 @@ __all__ = [
     "choose_readout",
     "compare_aurc",
     "e_aurc",
+    "plot_draws",
+    "plot_policy",
     "plot_risk_coverage",
     "risk_coverage",
 ]

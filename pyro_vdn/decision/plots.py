@@ -26,8 +26,8 @@ def plot_risk_coverage(
 ) -> Figure:
     """Draw risk-coverage curves over each other, with the area under each in the legend.
 
-    Curves with bootstrap intervals are drawn in their band. A dashed line shows the mean risk of
-    all cases, which accepting at random would have.
+    Curves with bootstrap intervals are drawn in their band, and their area with its interval. A
+    dashed line shows the mean risk of all cases, which accepting at random would have.
 
     Args:
         curves: By name of the score, at most eight, all of the same cases.
@@ -52,7 +52,7 @@ def plot_risk_coverage(
     _check(curves, least_coverage)
     figure = new_figure(6.4)
     axes = figure.subplots()
-    style(axes, title=title, x="coverage: accepted share of the tokens (%)", y=risk_label)
+    style(axes, title=title, x="coverage: accepted share (%)", y=risk_label)
     mean = float(next(iter(curves.values())).risk[-1])
     axes.axhline(mean, color=MUTED, lw=1.1, ls=(0, (4, 3)), label=f"at random: {mean:.3f}")
     colours = dict(zip(curves, _COLOURS, strict=False))
@@ -68,7 +68,7 @@ def plot_risk_coverage(
 def _heading(curves: Mapping[str, RiskCoverage]) -> str:
     levels = sorted({curve.level for curve in curves.values() if curve.level is not None})
     bands = ", ".join(f"{100 * level:g} %" for level in levels)
-    return "area under the curve" + (f"\n(band: {bands} interval)" if bands else "")
+    return "area under the curve" + (f"\n(brackets, band: {bands} interval)" if bands else "")
 
 
 def _draw(axes: Axes, name: str, curve: RiskCoverage, colour: str, least: float) -> None:
@@ -76,7 +76,10 @@ def _draw(axes: Axes, name: str, curve: RiskCoverage, colour: str, least: float)
     x = 100 * curve.coverage[shown]
     if curve.lower is not None and curve.upper is not None:
         axes.fill_between(x, curve.lower[shown], curve.upper[shown], color=colour, alpha=0.16, lw=0)
-    axes.plot(x, curve.risk[shown], color=colour, lw=1.8, label=f"{name}: {curve.aurc:.3f}")
+    label = f"{name}: {curve.aurc:.3f}"
+    if curve.interval is not None:
+        label += f" [{curve.interval.lower:.3f}, {curve.interval.upper:.3f}]"
+    axes.plot(x, curve.risk[shown], color=colour, lw=1.8, label=label)
 
 
 def _check(curves: Mapping[str, RiskCoverage], least_coverage: float) -> None:

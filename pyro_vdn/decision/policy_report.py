@@ -96,7 +96,7 @@ def policy_report(
     paid = np.select([path == name for name in offered], list(offered.values()))
     ways = {name: offered[key] for key, name in ALTERNATIVES.items() if key in offered}
     ways[ORACLE] = np.min(list(offered.values()), axis=0)
-    means = _Means(draws, np.stack([paid, *ways.values()], axis=1))
+    means = _Means(draws, np.stack([paid, *ways.values()]))
     risks = cases.path_risks()
     return PolicyReport(
         cost=means.of(0),
@@ -111,16 +111,16 @@ def policy_report(
 
 
 class _Means:
-    """Means of columns, on the data and on every resample."""
+    """Means of rows of numbers, on the data and on every resample."""
 
-    def __init__(self, draws: Bootstrap, columns: Array) -> None:
-        self.draws, self.values = draws, columns.mean(0)
+    def __init__(self, draws: Bootstrap, numbers: Array) -> None:
+        self.draws, self.values = draws, numbers.mean(1)
         self.samples = np.concatenate(
-            [weights @ columns / weights.sum(1, keepdims=True) for weights in draws.weights()]
+            [weights @ numbers.T / weights.sum(1, keepdims=True) for weights in draws.weights()]
         )
 
     def of(self, place: int, other: int | None = None) -> Estimate:
-        """Return the mean of a column, or of its difference to another one."""
+        """Return the mean of a row, or of its difference to another one."""
         value, samples = float(self.values[place]), self.samples[:, place]
         if other is not None:
             value, samples = value - float(self.values[other]), samples - self.samples[:, other]

@@ -27,7 +27,7 @@ def test_the_figure_shows_the_given_numbers(tmp_path: Path) -> None:
     mean, first, second = axes.get_lines()
     assert mean.get_ydata()[0] == pytest.approx(curves["kl"].risk[-1])
     for line, name in ((first, "kl"), (second, "entropy")):  # from the highest area down
-        assert line.get_label() == f"{name}: {curves[name].aurc:.3f}"
+        assert str(line.get_label()).startswith(f"{name}: {curves[name].aurc:.3f}")
         np.testing.assert_allclose(line.get_xdata(), 100 * curves[name].coverage[3:])
         np.testing.assert_allclose(line.get_ydata(), curves[name].risk[3:])
     assert first.get_color() != second.get_color()
@@ -38,8 +38,12 @@ def test_the_figure_shows_the_given_numbers(tmp_path: Path) -> None:
     assert upper is not None
     assert heights.min() == pytest.approx(lower[3:].min())
     assert heights.max() == pytest.approx(upper[3:].max())
+    interval = curves["entropy"].interval
+    assert interval is not None
+    assert str(second.get_label()).endswith(f" [{interval.lower:.3f}, {interval.upper:.3f}]")
+    assert "[" not in str(first.get_label())
     heading = axes.get_legend().get_title().get_text()
-    assert heading == "area under the curve\n(band: 95 % interval)"
+    assert heading == "area under the curve\n(brackets, band: 95 % interval)"
     save(figure, tmp_path / "curves.png", dpi=100)
     assert imread(tmp_path / "curves.png").shape[1] == 1200
 

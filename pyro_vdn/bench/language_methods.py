@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from pyro_vdn.models import VariationalGPT
 from pyro_vdn.poutine import deterministic, dropout, kl_weight, scale_noise, share_noise
-
-Units = Literal["points", "dropout", "neurons"]
+from pyro_vdn.train.members import Units
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,7 +143,8 @@ def _drawn(run: Pass) -> Iterator[Site]:
 def _whole(site: Site, values: Tensor) -> Tensor:
     """Apply masks and no weight, and expand to the batch shape; what is replayed may exceed it."""
     natural = site.natural(values)
-    return torch.broadcast_tensors(natural, natural.new_empty(site.batch_shape))[0]
+    shape: Any = torch.broadcast_shapes(natural.shape, site.batch_shape)  # type: ignore[no-untyped-call]
+    return natural.expand(shape)
 
 
 def _shared_plate(observed: Sequence[Site], run: Pass) -> CondIndepStackFrame | None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_vdn.diagnostics._checks import check_level
 from pyro_vdn.diagnostics.ecdf_bands import EcdfBand, ecdf_band
 
 _NAMED = 5
@@ -103,6 +104,29 @@ class SBCResult:
             found[name] = (mean, spread)
         return found
 
+    def coverage(self, level: float) -> dict[str, NDArray[np.float64]]:
+        r"""Return how often central intervals of the guide hold the origin, by quantity.
+
+        A rank stands for the cell :math:`[r, r + 1] / (S + 1)` and counts as far as the cell lies
+        in :math:`[(1 - \ell) / 2, (1 + \ell) / 2]`: on average :math:`\ell` for an exact guide,
+        whatever the number of draws. The standard error is then at most
+        :math:`\sqrt{\ell (1 - \ell) / n}`.
+
+        Args:
+            level: Nominal share :math:`\ell` in (0, 1).
+
+        Returns:
+            Shares, each of its quantity's shape without simulations.
+        """
+        check_level(level)
+        cells = self.num_draws + 1
+        ends = np.clip(np.arange(cells + 1) / cells, (1.0 - level) / 2.0, (1.0 + level) / 2.0)
+        inside = np.diff(ends) * cells
+        return {
+            name: np.asarray(inside[ranks.detach().cpu().numpy()].mean(axis=0))
+            for name, ranks in self.ranks.items()
+        }
+
     def describe(self, name: str, place: Place = ()) -> str:
         """Say in words which way the ranks of a quantity stray most.
 
@@ -148,8 +172,9 @@ def quantities(ranks: Tensor, name: str) -> dict[str, Tensor]:
         >>> list(quantities(torch.zeros(100, 2), "z"))
         ['z[0]', 'z[1]']
     """
+    columns = ranks.flatten(1).unbind(1) if ranks.dim() > 1 else (ranks,)
     places = product(*map(range, ranks.shape[1:]))
-    return {_label(name, place): ranks[(slice(None), *place)] for place in places}
+    return {_label(name, place): column for place, column in zip(places, columns, strict=True)}
 
 
 def _label(name: str, place: Place) -> str:

@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vdn.nn import Moments, NormalPosterior, VariationalNeurons
 
@@ -76,11 +76,15 @@ class ConjugateNeurons(PyroModule):
     def set_exact_(self) -> None:
         """Give the layer's posterior the parameters at which it is the exact one."""
         posterior = self.neurons.posterior
+        assert isinstance(posterior, NormalPosterior)
+        present = posterior.scale_of_units()
+        assert isinstance(posterior.loc, nn.Linear)
+        assert present is not None
         gain = self.weight / (self.noise**2 + self.weight.square().sum(0))
-        scale = self.exact_posterior(self.bias).variance.sqrt()
         posterior.loc.weight.copy_(gain.mT)
         posterior.loc.bias.copy_(-self.bias @ gain)
-        posterior.multiply_scale_(scale / posterior.scale_of_units(), scale)
+        scale = self.exact_posterior(self.bias).variance.sqrt()
+        posterior.multiply_scale_(scale / present, scale)
 
     def elbo(self, y: Tensor) -> Tensor:
         r"""Return the ELBO of each row at the layer's present posterior, in closed form, `(rows,)`.

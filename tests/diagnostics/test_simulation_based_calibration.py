@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import Any
 
 import pyro
@@ -14,7 +16,7 @@ from pyro_vdn.models import Regression
 from torch import Tensor
 
 from pyro_vdn.bench.seen_chains import SeenChains
-from pyro_vdn.diagnostics import SBCResult, plot_sbc, simulation_based_calibration
+from pyro_vdn.diagnostics import SBCResult, coverage, plot_sbc, simulation_based_calibration
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import ConditionalNormal, VariationalNeurons
 from pyro_vdn.nn.chain import GaussianChain
@@ -114,6 +116,28 @@ def test_exact_chain_passes_and_one_of_half_its_spread_fails() -> None:
     assert exact.ranks["neurons.z"].shape == (200, 5, 2)
     assert exact.passed
     assert len(halved.failures) == 11
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_intervals_of_the_exact_guide_hold_their_share_and_narrow_ones_less(level: float) -> None:
+    model = conjugate()
+    error = math.sqrt(level * (1 - level) / 500)
+    exact = check(model).coverage(level)["neurons.z"]
+    assert (abs(exact - level) < 3 * error).all()
+    halved = check(scale_noise(model, 0.5)).coverage(level)["neurons.z"]
+    inner = math.erf(0.5 * NormalDist().inv_cdf(0.5 + level / 2) / math.sqrt(2))
+    assert (abs(halved - inner) < 3 * math.sqrt(inner * (1 - inner) / 500)).all()
+    assert (level - halved > 5 * error).all()
+
+
+def test_coverage_is_that_of_intervals_of_the_draws() -> None:
+    draws, truth = torch.randn(99, 200), torch.randn(200)
+    result = SBCResult({"z": (draws < truth).sum(0)}, num_draws=99)
+    for level in (0.5, 0.9):  # their ends are draws: 25 and 75, 5 and 95
+        inside = float(coverage(draws, truth, level))
+        assert float(result.coverage(level)["z"]) == pytest.approx(inside, abs=1e-12)
+    even = SBCResult({"z": torch.arange(8)}, num_draws=7)
+    assert float(even.coverage(0.9)["z"]) == pytest.approx(0.9)
 
 
 # --- rows that share a latent site ---

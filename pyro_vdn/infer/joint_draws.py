@@ -151,7 +151,8 @@ def draw_jointly(
         >>> drawn.latents["neurons.z"]["value"].shape, drawn.outcome["value"].shape
         (torch.Size([7, 5, 4]), torch.Size([7, 5, 1]))
     """
-    dim = (look or look_at(model, inputs)).dim
+    look = look or look_at(model, inputs)
+    dim = look.dim
     with pyro.plate(DRAWS, num_samples, dim=dim), pyro.poutine.replay(trace=shared):
         if guide is None:
             drawn = trace = pyro.poutine.trace(model).get_trace(*inputs)
@@ -169,18 +170,23 @@ def draw_jointly(
     check_outcome_rows(site, outcome["fn"].batch_shape, len(inputs[0]))
     latents = {name: drawn.nodes[name] for name in drawn.stochastic_nodes if name != site}
     for name, node in latents.items():
-        if not (_in_rows(node, outcome, dim + 1) or site_is_subsample(node)):
+        if not (site_is_subsample(node) or _in_rows(node, look, len(inputs[0]))):
             shared.nodes[name] = node
     return JointDraws(
         {name: node for name, node in latents.items() if not site_is_subsample(node)}, outcome
     )
 
 
-def _in_rows(node: Message, outcome: Message, dim: int) -> bool:
-    """Say whether a site stands in the outcome's plate of rows, or in one just like it."""
-    rows = {frame.name: frame.size for frame in outcome["cond_indep_stack"] if frame.dim == dim}
+def _in_rows(node: Message, look: Look, rows: int) -> bool:
+    """Say whether a site stands in a plate of rows: one in their place that had one row before."""
+    follows = {
+        frame.name
+        for site in look.sites.values()
+        for frame in site["cond_indep_stack"]
+        if frame.dim == look.dim + 1 and frame.size == 1
+    }
     return any(
-        frame.dim == dim and (frame.name in rows or frame.size in rows.values())
+        frame.dim == look.dim + 1 and frame.name in follows and frame.size == rows
         for frame in node["cond_indep_stack"]
     )
 

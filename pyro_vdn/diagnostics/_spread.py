@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -104,7 +105,9 @@ def _of_nodes(known: Any, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tenso
         weight = log_prob.exp() * step
         gain += torch.where(weight > 0, weight * (log_prob - mean_log_probs(log_prob)), 0.0)
         mass += weight
-    return _averaged(gain / mass)
+    # Draws so narrow that nodes miss them have hardly anything in common: log S each.
+    seen = (mass > 0.5) & (mass < 2.0)
+    return _averaged(torch.where(seen, gain / mass, math.log(len(mean))))
 
 
 def _nodes(known: Any, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -36,7 +36,7 @@ class SteadyNoise(NeuronMessenger):
         >>> layer, x = VariationalNeurons(3, 4), torch.ones(2, 3)
         >>> with SteadyNoise(0), pyro.plate("draws", 5, dim=-3), PosteriorMessenger():
         ...     z = layer(x)
-        >>> bool(torch.allclose(z.var(0), layer.posterior(x).variance))
+        >>> torch.allclose(z.var(0), layer.posterior(x).variance)
         True
     """
 

@@ -82,6 +82,8 @@ def test_missing_rows_are_left_out_for_all() -> None:
     found = compare({name: torch.from_numpy(values) for name, values in densities.items()})
     assert (found.rows, found.missing) == (35, 5)
     assert found.fits == compare(kept).fits
+    labels = np.random.default_rng(2).integers(8, size=40)
+    assert compare(densities, blocks=labels).fits == compare(kept, blocks=labels[2:-3]).fits
 
 
 def test_weights_are_of_the_kind_asked_for() -> None:

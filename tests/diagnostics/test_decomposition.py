@@ -160,6 +160,16 @@ def test_counts_beyond_the_nodes_are_looked_at_in_steps(monkeypatch: pytest.Monk
     assert float(count.information) == pytest.approx(float(normal.information), rel=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-5, 1e-9])
+def test_draws_narrower_than_nodes_have_at_most_the_information_of_their_number(
+    scale: float,
+) -> None:
+    found = spread_of(dist.Normal(torch.randn(50, 3, 1), scale)).information
+    assert found is not None
+    assert found == pytest.approx(torch.full((3, 1), math.log(50)), rel=0.05)
+    assert bool((found <= math.log(50) + 1e-9).all())
+
+
 def test_classes_have_the_information_of_tokens() -> None:
     model = VariationalGPT(7, block_size=4, num_layers=1, width=8)
     x = torch.randint(7, (3, 4))

@@ -14,7 +14,7 @@ from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.models import DeepRegression, Regression, StateSpace, VariationalGPT
 from torch import Tensor
 
-from pyro_vdn.diagnostics import UnitShares, unit_shares
+from pyro_vdn.diagnostics import Share, UnitShares, unit_shares
 from pyro_vdn.diagnostics._interventions import _Sum
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.joint_draws import chunks_of_draws
@@ -224,18 +224,14 @@ def test_the_seed_decides_and_nothing_else_is_touched() -> None:
     assert model.training
 
 
-def test_errors_over_rows_are_those_of_other_rows() -> None:
-    model = Net(linear)
-    guide = NeuronGuide(model)
-    found = [
-        unit_shares(model, guide, x, num_samples=8, units={"neurons": [0]}, seed=seed)
-        for seed, x in enumerate(torch.randn(20, 25, 3))
-    ]
-    values = torch.stack([one.lost("neurons").value[0] for one in found])
-    errors = torch.stack([one.lost("neurons").error[0] for one in found])
-    assert float(values.std() / errors.mean()) == pytest.approx(1.0, abs=0.5)
-    alone = unit_shares(model, guide, torch.randn(1, 3), num_samples=2)
-    assert bool(alone.lost("neurons").error.isnan().all())
+def test_errors_are_the_spread_of_shares_over_other_rows() -> None:
+    whole = 1.0 + torch.rand(500, 40)
+    parts = whole * (0.2 + 0.3 * torch.rand(500, 40)) + 0.1 * torch.rand(500, 40)
+    found = [Share.of(part.unsqueeze(0), of) for part, of in zip(parts, whole, strict=True)]
+    values, errors = (torch.cat([getattr(one, name) for one in found]) for name in Share._fields)
+    assert values[0] == pytest.approx(float(parts[0].sum() / whole[0].sum()))
+    assert float(values.std() / errors.mean()) == pytest.approx(1.0, abs=0.1)
+    assert bool(Share.of(parts[:1, :1], whole[0, :1]).error.isnan().all())
 
 
 def test_what_chance_adds_between_units_is_taken_out() -> None:

@@ -53,9 +53,10 @@ def new_figure(height: float) -> Figure:
 def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
     """Give axes the house look: two spines, a light grid behind the data, quiet ticks."""
     axes.set_facecolor("white")
-    axes.set_title(title, loc="left", fontsize=12, color=INK, pad=8)
-    axes.set_xlabel(x, fontsize=11, color=INK)
-    axes.set_ylabel(y, fontsize=11, color=INK)
+    # Names of columns may hold dollar signs, which are no formulas.
+    axes.set_title(title, loc="left", fontsize=12, color=INK, pad=8, parse_math=False)
+    axes.set_xlabel(x, fontsize=11, color=INK, parse_math=False)
+    axes.set_ylabel(y, fontsize=11, color=INK, parse_math=False)
     axes.tick_params(which="both", labelsize=10, colors=INK, length=3, color=MUTED)
     axes.tick_params(which="minor", length=0)
     axes.grid(visible=True, which="major", color=GRID, linewidth=0.8)

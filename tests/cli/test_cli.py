@@ -56,6 +56,7 @@ def refused(result: Any, text: str) -> None:
         ["fit", "regression", "--help"],
         ["evaluate", "--help"],
         ["predict", "--help"],
+        ["report", "--help"],
         ["data", "--help"],
     ],
 )
@@ -76,7 +77,9 @@ def test_data_are_listed_and_found(run: Run) -> None:
     refused(run("data", "get", "boston"), "accept='race-derived-feature'")
 
 
-def test_from_fit_to_predictions(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_from_fit_to_predictions(
+    run: Run, frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame.to_csv(tmp_path / "table.csv", index=False)
     fit = ["fit", "regression", "--data", tmp_path / "table.csv", "--target", "target"]
     out = tmp_path / "run"
@@ -92,6 +95,10 @@ def test_from_fit_to_predictions(run: Run, frame: pd.DataFrame, tmp_path: Path) 
         assert " ".join(method.split()) in " ".join(again.stdout.split())
     assert _row(again.stdout, "NLL per output") == _row(result.stdout, "NLL per output")
     assert len(_row(result.stdout, "± std. error")) == 3
+    monkeypatch.setattr("pyro_vdn.report.blocks._png", lambda figure: b"")  # drawn elsewhere
+    page = tmp_path / "page.html"
+    assert run("report", out, "--out", page, "--draws", 100).exit_code == 0
+    assert page.read_text().count("MC dropout") > 2
     made = tmp_path / "made.csv"
     result = run("predict", out, "--input", tmp_path / "table.csv", "--output", made)
     assert result.exit_code == 0

@@ -179,7 +179,8 @@ def _settled(
         done |= np.maximum(upper - value, value - lower) <= tolerance
     if threshold is not None:
         done |= (lower > threshold) | (upper < threshold)
-    return done.reshape(len(done), -1).all(1)
+    whole: NDArray[np.bool_] = np.logical_and.reduce(done.reshape(len(done), -1), axis=1)
+    return whole
 
 
 def _check(

@@ -94,7 +94,17 @@ class Policy:
         )
         while (other := search.given(search.refined_for(best))).cost < best.cost - 1e-12:
             best = other
-        return cls(costs, *best.first, *best.refined, validation_cost=best.cost / len(cases))
+        accept, draw, fall_back = best.first
+        refined_accept, refined_fall_back = best.refined
+        return cls(
+            costs=costs,
+            accept=accept,
+            draw=draw,
+            fall_back=fall_back,
+            refined_accept=refined_accept,
+            refined_fall_back=refined_fall_back,
+            validation_cost=best.cost / len(cases),
+        )
 
     def decide(self, uncertainty: Tensor | ArrayLike) -> NDArray[np.str_]:
         """Return what to do with new cases: "accept", "draw", "fall back" or "abstain", `(cases,)`.

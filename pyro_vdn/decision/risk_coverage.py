@@ -244,7 +244,8 @@ def _intervals(
     ordered: Ordering, share: Array, under: float, draws: Bootstrap
 ) -> tuple[Array, Array, Estimate]:
     """Return the ends of the risk at each share, `(points,)`, and the area with its interval."""
-    rows, areas = [], []
+    rows: list[Array] = []
+    areas: list[Array] = []
     for total in (sums(ordered, weights) for weights in draws.weights()):
         areas.append(area(total))
         pairs = zip(total.cases, total.risk, strict=True)

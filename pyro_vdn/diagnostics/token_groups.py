@@ -9,8 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyro_vdn.diagnostics._blocks import check_lengths
 from pyro_vdn.diagnostics._checks import as_array
-from pyro_vdn.diagnostics.rank_correlation import check_lengths
 from pyro_vdn.diagnostics.token_summary import TokenSummary, summarise_tokens
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.shapes import check_positive

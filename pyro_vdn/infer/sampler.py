@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_vdn.infer.closed_form import Inputs
 from pyro_vdn.infer.evaluating import evaluating, own_noise
-from pyro_vdn.infer.predict import Inputs, predict
+from pyro_vdn.infer.predict import predict
 from pyro_vdn.infer.single_pass import Program
 
 

@@ -178,15 +178,18 @@ def draw_jointly(
 
 
 def _in_rows(node: Message, look: Look, rows: int) -> bool:
-    """Say whether a site stands in a plate of rows: one in their place that had one row before."""
-    follows = {
-        frame.name
+    """Say whether a site stands in a plate of rows: one in their place that follows their number.
+
+    A plate of the guide's own, which the model does not have, is known by its size alone.
+    """
+    before = {
+        frame.name: frame.size
         for site in look.sites.values()
         for frame in site["cond_indep_stack"]
-        if frame.dim == look.dim + 1 and frame.size == 1
+        if frame.dim == look.dim + 1
     }
     return any(
-        frame.dim == look.dim + 1 and frame.name in follows and frame.size == rows
+        frame.dim == look.dim + 1 and frame.size == rows and before.get(frame.name, 1) == 1
         for frame in node["cond_indep_stack"]
     )
 

@@ -55,6 +55,18 @@ def test_sites_outside_of_rows_are_shared(guided: bool, cut: int) -> None:
     assert [call.outcome["value"].shape for call in calls] == [(7, cut, 1), (7, 5 - cut, 1)]
 
 
+def test_a_guide_may_name_its_plate_of_rows_otherwise() -> None:
+    def guide(x: Tensor) -> None:
+        with pyro.plate("its own", len(x), dim=-2), pyro.plate("units", 4, dim=-1):
+            pyro.sample("neurons.z", dist.Normal(x[:, :1], torch.ones(len(x), 4)))
+
+    model, x = Regression(2, num_units=4), torch.arange(10.0).reshape(5, 2)
+    for chunk in chunks_of_draws(model, guide, (x,), 50, batch_size=2, site="y"):
+        z = chunk.values.latents["neurons.z"]["value"]
+        error = (z - x[chunk.rows, :1]).mean(0).abs()
+        assert error.max() < 5 / math.sqrt(50)
+
+
 @pytest.mark.parametrize(
     ("budget", "batch_size", "num_samples"), [(1, 4, 3), (40, 2, 7), (40, 9, 7), (10**6, 4, 7)]
 )

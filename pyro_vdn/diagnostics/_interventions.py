@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -44,6 +44,7 @@ class Interventions:
     seed: int
     output: int | None
     sizes: dict[str, int]
+    noise: dict[str, Tensor] = field(default_factory=dict)
 
     def expect(self, held: Holds | None = None, turned: dict[str, Tensor] | None = None) -> Tensor:
         """Return the outcome's expectation under every draw, `(draws, rows, outputs and steps)`.
@@ -53,7 +54,8 @@ class Interventions:
             turned: Which units take their noise with the other sign.
         """
         torch.manual_seed(self.seed)  # for latent sites that are no neurons
-        with SteadyNoise(self.seed, turned), clamp(units=held) if held else nullcontext():
+        steady = SteadyNoise(self.seed, turned, self.noise)
+        with steady, clamp(units=held) if held else nullcontext():
             drawn = draw_jointly(
                 self.model,
                 self.guide,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
+import pyro.distributions as dist
 import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
@@ -12,6 +15,8 @@ from pyro_vdn.infer.evaluating import own_noise
 from pyro_vdn.nn.sites import PRIOR, Message, layer_of
 from pyro_vdn.poutine import NeuronMessenger
 from pyro_vdn.poutine.clamp import is_normal
+from pyro_vdn.poutine.leaves import is_plain_normal
+from pyro_vdn.poutine.share_noise import SharedNormal
 
 
 class SteadyNoise(NeuronMessenger):
@@ -25,6 +30,8 @@ class SteadyNoise(NeuronMessenger):
     Args:
         seed: Seed of the noise.
         reflected: By layer path, which units take `-eps`, boolean `(num_units,)`.
+        kept: Noise by site, from run to run: what the first of them, without holds, puts into it,
+            later ones take. Sites whose noise cannot be kept are drawn each time anew, the same.
 
     Raises:
         InputError: For a posterior that is not normal.
@@ -40,10 +47,16 @@ class SteadyNoise(NeuronMessenger):
         True
     """
 
-    def __init__(self, seed: int, reflected: dict[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        reflected: dict[str, Tensor] | None = None,
+        kept: dict[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.seed = seed
         self.reflected = reflected or {}
+        self.kept = {} if kept is None else kept
 
     def on_neuron(self, msg: Message) -> None:
         """Set the value of a site that is to be drawn from its posterior."""
@@ -57,15 +70,32 @@ class SteadyNoise(NeuronMessenger):
                 got=f"a {type(posterior).__name__}",
                 hint="leave out effects such as dropout",
             )
-        with own_noise(zlib.crc32(f"{self.seed} {msg['name']}".encode())):
-            drawn = posterior.rsample()
-        mean, scale = posterior.mean, posterior.variance.sqrt()
-        noise = torch.where(scale > 0, (drawn - mean) / scale, 0.0)
-        noise = noise - noise.mean(0)
-        spread = noise.std(0)
-        noise = torch.where(spread > 0, noise / spread, 0.0)
+        noise = self.kept.get(msg["name"])
+        if noise is None:
+            with own_noise(zlib.crc32(f"{self.seed} {msg['name']}".encode())):
+                noise = _standard_noise(posterior)
+            if _is_by_element(posterior):
+                self.kept[msg["name"]] = noise
         if path in self.reflected:
-            turned = self.reflected[path]
-            turned = turned.reshape(turned.shape + (1,) * posterior.event_dim)
-            noise = torch.where(turned, -noise, noise)
-        msg["value"] = mean + scale * noise
+            sign = 1.0 - 2.0 * self.reflected[path].to(noise.dtype)
+            noise = noise * sign.reshape(sign.shape + (1,) * posterior.event_dim)
+        msg["value"] = torch.addcmul(posterior.mean, posterior.variance.sqrt(), noise)
+
+
+def _standard_noise(posterior: Any) -> Tensor:
+    """Draw, and return the noise over mean and scale, standardised over draws; 0 if there is none.
+
+    What is drawn by recurrence or shared among steps is as it should be in any of them.
+    """
+    scale = posterior.variance.sqrt()
+    noise = torch.where(scale > 0, (posterior.rsample() - posterior.mean) / scale, 0.0)
+    noise = noise - noise.mean(0)
+    spread = noise.std(0)
+    return torch.where(spread > 0, noise / spread, 0.0)
+
+
+def _is_by_element(posterior: Any) -> bool:
+    """Say whether each element has noise of its own, whatever its mean and scale."""
+    if isinstance(posterior, (dist.Independent, MaskedDistribution)):
+        return _is_by_element(posterior.base_dist)
+    return is_plain_normal(posterior) and not isinstance(posterior, SharedNormal)

@@ -162,8 +162,9 @@ def test_counts_beyond_the_nodes_are_looked_at_in_steps(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("scale", [1e-3, 1e-5, 1e-9])
 def test_draws_narrower_than_nodes_have_at_most_the_information_of_their_number(
-    scale: float,
+    scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_spread, "_MOST_NODES", 500)
     found = spread_of(dist.Normal(torch.randn(50, 3, 1), scale)).information
     assert found is not None
     assert found == pytest.approx(torch.full((3, 1), math.log(50)), rel=0.05)

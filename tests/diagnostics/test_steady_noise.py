@@ -65,6 +65,16 @@ def test_noise_stays_whatever_is_held_and_changes_with_the_seed() -> None:
     assert not torch.allclose(noise(draw(model, x, seed=1)["low.z"]), noise(free["low.z"]))
 
 
+def test_noise_that_is_kept_is_that_which_would_be_drawn() -> None:
+    model, x = Two(), torch.randn(4, 3)
+    kept: dict[str, Tensor] = {}
+    for _ in range(2):
+        with torch.no_grad(), SteadyNoise(0, None, kept), pyro.plate("draws", 6, dim=-3):
+            z = PosteriorMessenger()(model)(x)
+    assert set(kept) == {"low.z", "high.z"}
+    assert z == pytest.approx(draw(model, x)["high.z"]["value"])
+
+
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_turned_units_take_the_other_sign(latent_dim: int) -> None:
     model, x = Two(latent_dim), torch.randn(4, 3)

@@ -67,7 +67,7 @@ def product(z: Tensor) -> Tensor:
     return z[..., :1] * z[..., 1:2] + 0.5 * z[..., 2:3]
 
 
-@pytest.mark.parametrize("num_samples", [2, 3, 50])
+@pytest.mark.parametrize("num_samples", [2, 20])
 def test_linear_shares_are_exact_with_any_number_of_draws(num_samples: int) -> None:
     model, x = Net(linear), torch.randn(20, 3)
     found = unit_shares(model, NeuronGuide(model), x, num_samples=num_samples, batch_size=15)
@@ -106,8 +106,8 @@ def test_rectified_shares_are_those_of_the_exact_moments() -> None:
 
 def test_products_are_lost_with_each_factor_and_left_with_none() -> None:
     """`z_0 z_1 + z_2 / 2`: parts of one unit each, and one of two, which is lost twice."""
-    model, x = Net(product), torch.randn(100, 3)
-    found = unit_shares(model, NeuronGuide(model), x, num_samples=400)
+    model, x = Net(product), torch.randn(150, 3)
+    found = unit_shares(model, NeuronGuide(model), x, num_samples=150)
     mean, variance = model.moments(x)
     both = variance[:, 0] * variance[:, 1]
     single = torch.stack(
@@ -131,7 +131,7 @@ def test_products_are_lost_with_each_factor_and_left_with_none() -> None:
 def clamped_variance(model: Any, guide: Any, x: Tensor, held: dict[str, Any]) -> float:
     """The variance between draws under a literal `clamp`, with free noise and many draws."""
     with torch.no_grad(), clamp(units=held) if held else torch.no_grad():
-        chunks = chunks_of_draws(model, guide, [x], 3000, batch_size=100, site="y")
+        chunks = chunks_of_draws(model, guide, [x], 2000, batch_size=100, site="y")
         means = [chunk.values.outcome["fn"].mean for chunk in chunks]
     assert len(means) == 1
     return float(means[0].var(0).sum(-1).mean())

@@ -66,7 +66,8 @@ class Group:
 
     def _inside(self, chunk: Chunk) -> Tensor:
         assert self.rows is not None
-        return (self.rows >= chunk.rows.start) & (self.rows < chunk.rows.stop)
+        inside: Tensor = (self.rows >= chunk.rows.start) & (self.rows < chunk.rows.stop)
+        return inside
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def _checked(what: str, chosen: Any, count: int) -> Tensor:
     fits = numbers.dim() == 1 and len(numbers) > 0 and not numbers.is_floating_point()
     if fits and numbers.dtype != torch.bool:
         inside = (numbers >= 0) & (numbers < count)
-        if bool(inside.all()) and len(numbers.unique()) == len(numbers):
+        if bool(inside.all()) and len(set(numbers.tolist())) == len(numbers):
             return numbers.long().cpu()
     raise InputError(
         what,

@@ -72,43 +72,45 @@ def arrays_to_arviz(
         >>> float(data["unit_stats"]["kl"].sel(unit="second"))
         1.0
     """
-    dims, coords, attrs = dict(dims or {}), dict(coords or {}), dict(attrs or {})
     arrays = {group: _arrays(group, variables) for group, variables in groups.items()}
     if not arrays:
         raise InputError(
             "groups", expected="at least one group", got="none", hint="pass {'posterior': {...}}"
         )
-    own_dims = _of_groups("dims", dims, arrays)
-    _refuse_unused("dims", dims, {name for group in arrays.values() for name in group})
+    of_all, of_group = {}, {}
+    for what, given in (("dims", dims), ("coords", coords), ("attrs", attrs)):
+        of_all[what], of_group[what] = _by_group(what, given or {}, arrays)
+    _refuse_unused("dims", of_all["dims"], {name for group in arrays.values() for name in group})
     stamp = {
         "inference_library": LIBRARY,
         "inference_library_version": __version__,
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    own, own_coords = _of_groups("attrs", attrs, arrays), _of_groups("coords", coords, arrays)
     datasets = {}
     for group, variables in arrays.items():
-        _refuse_unused(f"dims['{group}']", own_dims[group], set(variables))
+        own = {what: by_group[group] for what, by_group in of_group.items()}
+        _refuse_unused(f"dims['{group}']", own["dims"], set(variables))
         datasets[group] = _dataset(
             group,
             variables,
-            {**dims, **own_dims[group]},
-            {**coords, **own_coords[group]},
-            {**stamp, **own[group]},
+            {**of_all["dims"], **own["dims"]},
+            {**of_all["coords"], **own["coords"]},
+            {**stamp, **own["attrs"]},
         )
-    _refuse_unused("coords", coords, {dim for data in datasets.values() for dim in data.dims})
-    for group, labels in own_coords.items():
-        _refuse_unused(f"coords['{group}']", labels, set(datasets[group].dims))
-    return container(datasets, {**stamp, **attrs})
+        _refuse_unused(f"coords['{group}']", own["coords"], set(datasets[group].dims))
+    present = {dim for data in datasets.values() for dim in data.dims}
+    _refuse_unused("coords", of_all["coords"], present)
+    return container(datasets, {**stamp, **of_all["attrs"]})
 
 
-def _of_groups(
-    what: str, given: dict[str, Any], groups: Mapping[str, Any]
-) -> dict[str, Mapping[str, Any]]:
-    """Take out what a mapping holds for single groups, by group."""
-    own = {group: given.pop(group) for group in list(given) if isinstance(given[group], Mapping)}
+def _by_group(
+    what: str, given: Mapping[str, Any], groups: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+    """Return what is given for all groups, and what for each of them alone."""
+    own = {name: value for name, value in given.items() if isinstance(value, Mapping)}
     _refuse_unused(what, own, set(groups))
-    return {group: own.get(group, {}) for group in groups}
+    rest = {name: value for name, value in given.items() if name not in own}
+    return rest, {group: own.get(group, {}) for group in groups}
 
 
 def _arrays(group: str, variables: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:

@@ -197,7 +197,7 @@ def _absent(
     rows: int,
 ) -> dict[str, str]:
     """Return the groups there are not, with the reason, as one draw of the first rows shows."""
-    absent = {}
+    absent: dict[str, str] = {}
     if y is None:
         absent |= dict.fromkeys(OF_TARGETS, "there are no targets")
     first = [value[:rows] for value in inputs]

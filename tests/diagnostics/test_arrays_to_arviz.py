@@ -63,6 +63,21 @@ def test_dimensions_and_labels_are_named() -> None:
     assert float(unit_b) == 0.0
 
 
+def test_a_group_has_dims_and_labels_of_its_own() -> None:
+    data = arrays_to_arviz(
+        {
+            "posterior": {"scale": np.zeros((3, 2))},
+            "unit_stats": {"scale": np.ones(4), "kl": [5.0]},
+        },
+        dims={"scale": ["unit"], "unit_stats": {"scale": ["layer"]}},
+        coords={"layer": list("wxyz"), "posterior": {"unit": ["c", "d"]}, "unit_stats": {}},
+    )
+    assert data["posterior"]["scale"].dims == ("chain", "draw", "unit")
+    assert data["posterior"]["unit"].values.tolist() == ["c", "d"]
+    assert data["unit_stats"]["scale"].dims == ("layer",)
+    assert data["unit_stats"]["kl"].dims == ("kl_dim_0",)
+
+
 def test_attributes_name_the_library_and_belong_to_their_group() -> None:
     data = whole(attrs={"seed": 3, "log_likelihood": {"meaning": "conditional"}})
     assert data.attrs["inference_library"] == "pyro-vdn"
@@ -127,6 +142,15 @@ def plain(**variables: Any) -> dict[str, dict[str, Any]]:
         ({"dims": {**DIMS, "kl": ["kl"]}}, r"\['kl'\]: .* none the variable's own"),
         ({"coords": {"unit": ["a"]}}, r"\['neurons.z'\]: expected 1 along 'unit', got 3"),
         ({"coords": {"layer": [1]}}, r"coords: expected names among .* got 'layer'"),
+        ({"dims": {**DIMS, "prior": {}}}, r"dims: expected names among .* got 'prior'"),
+        (
+            {"dims": {**DIMS, "unit_stats": {"y": ["row"]}}},
+            r"dims\['unit_stats'\]: expected names among \['active', 'kl'\], got 'y'",
+        ),
+        (
+            {"coords": {**COORDS, "unit_stats": {"step": [1, 2]}}},
+            r"coords\['unit_stats'\]: expected names among .* got 'step'",
+        ),
         ({"attrs": {"prior": {"seed": 1}}}, r"attrs: expected names among .* got 'prior'"),
         (
             {

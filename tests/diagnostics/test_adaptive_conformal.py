@@ -116,7 +116,7 @@ def test_the_bound_holds_whatever_comes(delay: int) -> None:
 
 
 def test_long_run_coverage_survives_a_shift_that_breaks_a_fixed_margin() -> None:
-    times, series = 800, 10
+    times, series = 600, 10
     spread = torch.where(torch.arange(times) < 200, 1.0, 3.0).double()
     target = spread[:, None] * normal(times, series)
     zero = torch.zeros_like(target)

@@ -77,8 +77,8 @@ def test_variogram_score_equals_reference(rows: int, steps: int, order: float) -
 
 
 def test_variogram_score_sees_lost_correlation_and_no_shift() -> None:
-    shared, own = normal(400, 300, 1), normal(400, 300, 6, seed=1)
-    truth = normal(300, 1, seed=2) + 0.3 * normal(300, 6, seed=3)
+    shared, own = normal(150, 100, 1), normal(150, 100, 6, seed=1)
+    truth = normal(100, 1, seed=2) + 0.3 * normal(100, 6, seed=3)
     right, independent = shared + 0.3 * own, 1.09**0.5 * own
     good = variogram_score(right, truth)
     assert float(good.mean()) < 0.5 * float(variogram_score(independent, truth).mean())

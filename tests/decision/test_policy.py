@@ -85,8 +85,8 @@ def test_no_thresholds_are_cheaper(costs: Costs, seed: int, levels: int | None) 
 
 
 def test_a_coarse_grid_is_made_the_best_of_its_neighbourhood() -> None:
-    data = cases(120)
-    fine, coarse = (Policy.choose(data, EVERYTHING, grid=grid) for grid in (120, 4))
+    data = cases(80)
+    fine, coarse = (Policy.choose(data, EVERYTHING, grid=grid) for grid in (80, 4))
     assert fine.validation_cost <= coarse.validation_cost < 1.02 * fine.validation_cost
     for place in range(2):  # no other refined threshold is cheaper
         for value in data.refined_score[::7]:

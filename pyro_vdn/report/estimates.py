@@ -66,6 +66,26 @@ def mean_of(values: Tensor, blocks: Tensor) -> Estimate:
     return Estimate(float(known.mean()), block_error(known, members), count)
 
 
+def share_of(hits: Tensor, blocks: Tensor, expected: float) -> Estimate:
+    r"""Return the share of hits, with an error that chance alone makes at the least.
+
+    Blocks that all agree, such as a few rows without a hit, have no spread; the error is never
+    below that of as many independent hits, :math:`\sqrt{p (1 - p) / n}` for an expected share p.
+
+    Args:
+        hits: 1 or 0, NaN where missing, `(rows,)` or `(rows, ...)`.
+        blocks: Which block each row is in, integers from 0, `(rows,)`.
+        expected: The share that is expected, in (0, 1).
+
+    Example:
+        >>> share_of(torch.zeros(4), torch.arange(4), 0.5)
+        Estimate(value=0.0, error=0.25, blocks=4)
+    """
+    found = mean_of(hits, blocks)
+    count = max(int((~hits.isnan()).sum()), 1)
+    return found._replace(error=max(found.error, math.sqrt(expected * (1.0 - expected) / count)))
+
+
 def student_quantile(probability: float, freedom: int) -> float:
     r"""Return a quantile of Student's t, to 1 % for the upper tails that intervals need.
 
@@ -98,7 +118,7 @@ def student_quantile(probability: float, freedom: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return float(z + sum(term / freedom**power for power, term in enumerate(terms, start=1)))
 
 
 def _factor(blocks: int, comparisons: int = 1) -> float:

@@ -14,7 +14,7 @@ from pyro_vdn.report.findings import difference_check, rows_check
 from pyro_vdn.report.language_results import LanguageResults
 from pyro_vdn.report.markup import Content, Markup
 from pyro_vdn.report.part import Part
-from pyro_vdn.report.words import best_of, difference, plus_minus
+from pyro_vdn.report.words import best_of, difference, in_percent, plus_minus, rounded
 from pyro_vdn.train.members import NEURONS
 
 _KIND = "stretches of text"
@@ -53,12 +53,12 @@ def _scores(results: LanguageResults) -> Markup:
     nll = [_mean(results, name, "nll") for name in names]
     hits = [_mean(results, name, "correct") for name in names]
     per_character = math.log(2) * results.problem.characters_per_token
-    columns = [
+    columns: list[list[Content]] = [
         best_of([one.value for one in nll], [plus_minus(a.value, a.half_width) for a in nll]),
         [f"{one.value / per_character:.3f}" for one in nll],
         best_of(
             [one.value for one in hits],
-            [plus_minus(100 * a.value, 100 * a.half_width, digits=1) + " %" for a in hits],
+            [in_percent(one) for one in hits],
             low=False,
         ),
         *(_summary(results, names, key) for key in ("ece", "brier", "cvar_nll")),
@@ -129,8 +129,8 @@ def _comparison(results: LanguageResults) -> list[Markup]:
     lines: list[list[Content]] = [
         [
             fit.name,
-            f"{fit.elpd:,.0f} ± {fit.se:,.0f}",
-            "" if fit.rank == 0 else f"{fit.elpd_diff:,.0f} ± {fit.dse:,.0f}",
+            f"{rounded(fit.elpd)} ± {rounded(fit.se)}",
+            "" if fit.rank == 0 else f"{rounded(fit.elpd_diff)} ± {rounded(fit.dse)}",
             f"{fit.weight:.2f}",
         ]
         for fit in found.fits

@@ -18,6 +18,7 @@ from pyro_vdn.report.blocks import paragraph, picture, table
 from pyro_vdn.report.findings import Check, collapse_check
 from pyro_vdn.report.markup import Content, Markup
 from pyro_vdn.report.part import Part
+from pyro_vdn.report.words import known
 
 
 def neurons_part(
@@ -83,7 +84,7 @@ def _usage(layers: Mapping[str, UnitStatistics]) -> Markup:
             f"{used.units}",
             f"{used.kl_per_unit:.3g}",
             f"{100 * used.active_share:.0f} %",
-            f"{float(used.by_unit['information'].mean()):.3g}",
+            known(float(used.by_unit["information"].mean()), ".3g"),
             f"{used.contraction:.3f}",
             f"{used.mu2:.3g}",
             f"{used.scale:.3g}",

@@ -12,13 +12,14 @@ from pyro_vdn.diagnostics import (
     quantile_reliability,
 )
 from pyro_vdn.report.blocks import paragraph, picture, table
+from pyro_vdn.report.coverage_findings import Stretch, coverage_check
 from pyro_vdn.report.coverage_picture import plot_coverage
-from pyro_vdn.report.estimates import mean_of
-from pyro_vdn.report.findings import Stretch, coverage_check, pit_check
+from pyro_vdn.report.estimates import mean_of, share_of
+from pyro_vdn.report.findings import pit_check
 from pyro_vdn.report.markup import Content, Markup
 from pyro_vdn.report.number_results import LEVELS, NumberResults, inside, stretches
 from pyro_vdn.report.part import Part
-from pyro_vdn.report.words import percent, plus_minus
+from pyro_vdn.report.words import in_percent, percent, plus_minus
 from pyro_vdn.train.members import NEURONS
 
 _BAND = 0.95
@@ -39,7 +40,7 @@ def calibration_part(results: NumberResults) -> Part:
     horizon = (_horizon(results, by_level),) if pit.shape[1] > 1 else ()
     checks = [pit_check(ecdf_band(count, level=_BAND).inside(known), _BAND)]
     for level, parts in by_level.items():
-        whole = Stretch(1, pit.shape[1], mean_of(inside(pit, level), results.blocks))
+        whole = Stretch(1, pit.shape[1], share_of(inside(pit, level), results.blocks, level))
         checks.append(coverage_check(level, whole, parts if pit.shape[1] > 1 else ()))
     return Part("calibration", "Calibration", (*pictures, *horizon), tuple(checks))
 
@@ -89,10 +90,7 @@ def _horizon(results: NumberResults, by_level: Mapping[float, Sequence[Stretch]]
         lines.append(
             [
                 f"{part.first} to {part.last}" if part.last > part.first else f"{part.first}",
-                *(
-                    plus_minus(100 * one.value, 100 * one.half_width, digits=1) + " %"
-                    for one in held
-                ),
+                *(in_percent(one) for one in held),
                 plus_minus(error.value, error.half_width),
             ]
         )

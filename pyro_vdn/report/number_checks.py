@@ -8,6 +8,7 @@ from pyro_vdn.report.findings import Replicated, predictive_finding
 from pyro_vdn.report.markup import Content, Markup
 from pyro_vdn.report.number_results import NumberResults
 from pyro_vdn.report.part import Part
+from pyro_vdn.report.words import known
 
 _STEPS = ("mean", "sd")
 
@@ -56,10 +57,10 @@ def _table(check: PredictiveCheck) -> Markup:
     lines: list[list[Content]] = [
         [
             row["statistic"],
-            f"{row['observed']:.4g}",
-            f"{row['replicated_mean']:.4g} ± {row['replicated_sd']:.2g}",
-            f"{row['p_value']:.3f}",
-            f"{row['distance']:+.1f}",
+            known(row["observed"], ".4g"),
+            f"{known(row['replicated_mean'], '.4g')} ± {known(row['replicated_sd'], '.2g')}",
+            known(row["p_value"], ".3f"),
+            known(row["distance"], "+.1f"),
         ]
         for row in check.table()
     ]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pyro_vdn.infer import predict
 from pyro_vdn.infer.evaluating import own_noise
-from pyro_vdn.report.estimates import mean_of
-from pyro_vdn.report.findings import Stretch
+from pyro_vdn.report.coverage_findings import Stretch
+from pyro_vdn.report.estimates import share_of
 from pyro_vdn.report.references import RowScores, simple_references
 from pyro_vdn.train.evaluate import Evaluation, predictive
 from pyro_vdn.train.members import NEURONS, method_label
@@ -183,7 +183,7 @@ def stretches(pit: Tensor, level: float, blocks: Tensor) -> list[Stretch]:
     edges = [round(steps * part / _STRETCHES) for part in range(_STRETCHES + 1)]
     edges = sorted({0, *edges})
     return [
-        Stretch(first + 1, last, mean_of(held[:, first:last], blocks))
+        Stretch(first + 1, last, share_of(held[:, first:last], blocks, level))
         for first, last in pairwise(edges)
     ]
 

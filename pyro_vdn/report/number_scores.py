@@ -8,13 +8,13 @@ from torch import Tensor
 
 from pyro_vdn.diagnostics import compare, plot_compare
 from pyro_vdn.report.blocks import paragraph, picture, table
-from pyro_vdn.report.estimates import Estimate, mean_of
+from pyro_vdn.report.estimates import Estimate, mean_of, share_of
 from pyro_vdn.report.findings import difference_check, rows_check
 from pyro_vdn.report.markup import Content, Markup, tag
 from pyro_vdn.report.number_results import LEVELS, NumberResults, inside
 from pyro_vdn.report.part import Part
 from pyro_vdn.report.references import RowScores
-from pyro_vdn.report.words import best_of, difference, percent, plus_minus
+from pyro_vdn.report.words import best_of, difference, in_percent, percent, plus_minus, rounded
 from pyro_vdn.train.members import NEURONS
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -95,8 +95,8 @@ def _comparison(results: NumberResults) -> list[Markup]:
     lines: list[list[Content]] = [
         [
             fit.name,
-            f"{fit.elpd:,.0f} ± {fit.se:,.0f}",
-            "" if fit.rank == 0 else f"{fit.elpd_diff:,.0f} ± {fit.dse:,.0f}",
+            f"{rounded(fit.elpd)} ± {rounded(fit.se)}",
+            "" if fit.rank == 0 else f"{rounded(fit.elpd_diff)} ± {rounded(fit.dse)}",
             f"{fit.weight:.2f}",
         ]
         for fit in found.fits
@@ -154,5 +154,4 @@ def _differences(results: NumberResults, name: str) -> dict[str, Estimate]:
 
 
 def _held(results: NumberResults, key: str, level: float) -> str:
-    share = mean_of(inside(results.scores[key].pit, level), results.blocks)
-    return plus_minus(100 * share.value, 100 * share.half_width, digits=1) + " %"
+    return in_percent(share_of(inside(results.scores[key].pit, level), results.blocks, level))

@@ -61,7 +61,9 @@ def write_report(
     say("loading the run")
     models = load_models(folder, config)
     problem: Problem = task_of(config.recipe.task).load_again(config, config.recipe)
-    make = language_parts if config.recipe.task == "language" else number_parts
+    make: Callable[..., list[Part]] = (
+        language_parts if config.recipe.task == "language" else number_parts
+    )
     parts = [
         *make(models, problem, num_draws=num_draws, say=say),
         training_part(folder, metrics["models"]),
@@ -116,7 +118,7 @@ def _about(config: Config, metrics: Mapping[str, Any]) -> list[str]:
     source = config.source
     target = f", target {', '.join(source.target)}" if source.target else ""
     return [
-        f"Variational distributional neurons, data {source.data}{target}",
+        f"Variational distributional neurons, data {Path(source.data).name}{target}",
         f"Tested on {metrics['tested_on']}",
         f"Run of version {config.to_dict()['version']} with seed {config.seed}; report by "
         f"pyro-vdn {__version__}, {written}",

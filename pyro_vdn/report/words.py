@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pyro_vdn.report.estimates import Estimate
 from pyro_vdn.report.markup import Content, tag
 
+_LARGE = 1000
+
 
 def plus_minus(value: float, half_width: float, *, digits: int = 3) -> str:
     """Return a number with half of its interval; without it where that is not known.
@@ -25,6 +27,46 @@ def plus_minus(value: float, half_width: float, *, digits: int = 3) -> str:
         return "-"
     shown = f"{value:.{digits}f}"
     return f"{shown} ± {half_width:.{digits}f}" if math.isfinite(half_width) else shown
+
+
+def in_percent(share: Estimate) -> str:
+    """Return a share in percent with half of its interval.
+
+    Args:
+        share: The share.
+
+    Example:
+        >>> in_percent(Estimate(0.5, 0.01, 1000))
+        '50.0 ± 2.0 %'
+    """
+    return plus_minus(100 * share.value, 100 * share.half_width, digits=1) + " %"
+
+
+def rounded(value: float) -> str:
+    """Return a number with as many digits as its size asks for.
+
+    Args:
+        value: The number.
+
+    Example:
+        >>> rounded(12345.6), rounded(12.34)
+        ('12,346', '12.3')
+    """
+    return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.1f}"
+
+
+def known(value: float, form: str) -> str:
+    """Return a number in a form, a dash where it is not known.
+
+    Args:
+        value: The number.
+        form: A format specification.
+
+    Example:
+        >>> known(0.5, ".2f"), known(math.nan, ".2f")
+        ('0.50', '-')
+    """
+    return "-" if math.isnan(value) else format(value, form)
 
 
 def difference(gap: Estimate, *, digits: int = 3) -> Content:

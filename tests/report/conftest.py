@@ -5,7 +5,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+
+from pyro_vdn.train.problem import Problem, Source, load_problem
+from pyro_vdn.train.recipes import ForecastingRecipe
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None
@@ -57,3 +62,14 @@ def colour() -> Callable[[Any, str], tuple[int, int, int]]:
         return red, green, blue
 
     return read
+
+
+@pytest.fixture(scope="session")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    """Windows of two channels, 12 steps to look back on and 6 to forecast."""
+    random, steps = np.random.RandomState(0), np.arange(420)
+    frame = pd.DataFrame({"a": np.sin(steps / 5), "b": random.randn(420).cumsum()})
+    path = tmp_path_factory.mktemp("series") / "series.csv"
+    frame.to_csv(path, index=False)
+    recipe = ForecastingRecipe(input_length=12, horizon=6, kernel_size=3, num_units=4, test_every=2)
+    return load_problem(Source(str(path)), recipe)

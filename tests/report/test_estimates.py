@@ -8,9 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from pyro_vdn.report.estimates import Estimate, mean_of, student_quantile
-from pyro_vdn.report.findings import Stretch, coverage_check
-from pyro_vdn.report.words import best_of, difference, plus_minus
+from pyro_vdn.report.coverage_findings import Stretch, coverage_check
+from pyro_vdn.report.estimates import mean_of, share_of, student_quantile
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 10, 28, 200])
@@ -49,12 +48,15 @@ def test_one_block_cannot_tell() -> None:
     one = mean_of(torch.tensor([1.0, 3.0]), torch.zeros(2, dtype=torch.long))
     assert one.half_width == math.inf
     assert not one.differs_from(100.0)
-    assert plus_minus(one.value, one.half_width) == "2.000"
     assert coverage_check(0.9, Stretch(1, 1, one)).findings == ()
 
 
-def test_how_numbers_are_written() -> None:
-    assert difference(Estimate(-0.1, 0.01, 1000)).html == "<b>\u22120.100 ± 0.020</b>"  # type: ignore[union-attr]
-    assert difference(Estimate(0.1, 1.0, 1000)) == "+0.100 ± 1.962"
-    assert best_of([math.nan, 1.0], ["-", "1"], low=False)[0] == "-"
-    assert plus_minus(math.nan, 1.0) == "-"
+def test_shares_of_few_rows_that_agree_are_not_sure() -> None:
+    none = share_of(torch.zeros(3), torch.arange(3), 0.5)
+    assert none.error == pytest.approx(math.sqrt(0.25 / 3))
+    assert coverage_check(0.5, Stretch(1, 1, none)).findings == ()
+    assert mean_of(torch.zeros(3), torch.arange(3)).differs_from(0.5)  # what it protects from
+    apart = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    assert share_of(apart, torch.tensor([0, 0, 1, 1]), 0.5) == mean_of(
+        apart, torch.tensor([0, 0, 1, 1])
+    )

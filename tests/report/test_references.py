@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
-from pyro_vdn.report.number_results import draw_rows, inside, row_blocks, stretches
 from pyro_vdn.report.references import (
     climatology,
     normal_scores,
@@ -19,17 +17,7 @@ from pyro_vdn.report.references import (
     token_references,
 )
 from pyro_vdn.train.problem import Problem, Source, load_problem
-from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Problem:
-    random, steps = np.random.RandomState(0), np.arange(420)
-    frame = pd.DataFrame({"a": np.sin(steps / 5), "b": random.randn(420).cumsum()})
-    path = tmp_path_factory.mktemp("series") / "series.csv"
-    frame.to_csv(path, index=False)
-    recipe = ForecastingRecipe(input_length=12, horizon=6, kernel_size=3, num_units=4, test_every=2)
-    return load_problem(Source(str(path)), recipe)
+from pyro_vdn.train.recipes import RegressionRecipe
 
 
 def test_scores_of_normal_predictions() -> None:
@@ -42,7 +30,7 @@ def test_scores_of_normal_predictions() -> None:
     np.testing.assert_allclose(
         found.pit, stats.norm(loc.numpy(), scale.numpy()).cdf(y.numpy()), atol=1e-12
     )
-    assert found.mae == pytest.approx(float(np.nanmean(np.abs(loc - y))))
+    assert found.mae == pytest.approx(float((loc - y).abs().nanmean()))
     assert found.crps.isnan().sum() == 1
 
 
@@ -101,47 +89,3 @@ def test_token_references_against_counts() -> None:
         assert found["pairs of tokens"].correct[0, at] == float(best == second)
     # A token that never came is improbable, not impossible.
     assert found["token frequencies"].nll.isfinite().all()
-
-
-def test_blocks_are_stretches_of_one_horizon_with_all_channels(series: Problem) -> None:
-    blocks = row_blocks(series)
-    starts = [int(label.rsplit(" ", 1)[1]) for label in series.labels]
-    expected = [(start - starts[0]) // series.recipe.horizon for start in starts]
-    assert blocks.tolist() == expected
-    table = load_problem(Source("energy"), RegressionRecipe())
-    assert row_blocks(table).tolist() == list(range(len(table.test[0])))
-
-
-def test_rows_that_are_drawn_do_not_overlap(series: Problem) -> None:
-    from pyro_vdn.guides import NeuronGuide
-
-    model = series.build_model(0)
-    state = torch.get_rng_state()
-    drawn = draw_rows(model, NeuronGuide(model), series, 30)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert drawn.draws.shape == (30, len(drawn.rows), 6)
-    assert torch.equal(drawn.targets, series.test[1][drawn.rows])
-    names = [series.labels[row] for row in drawn.rows.tolist()]
-    starts = sorted({int(name.rsplit(" ", 1)[1]) for name in names})
-    assert len(names) == 2 * len(starts)
-    assert min(np.diff(starts)) >= series.recipe.horizon
-    again = draw_rows(model, NeuronGuide(model), series, 30)
-    assert torch.equal(drawn.draws, again.draws)
-
-
-@pytest.mark.parametrize(("steps", "count"), [(1, 1), (3, 3), (8, 8), (96, 8), (100, 8)])
-def test_stretches_cover_every_step_once(steps: int, count: int) -> None:
-    pit = torch.rand(20, steps)
-    found = stretches(pit, 0.5, torch.arange(20))
-    assert len(found) == count
-    assert [part.first for part in found] == [1, *(part.last + 1 for part in found[:-1])]
-    assert found[-1].last == steps
-    sizes = [part.last - part.first + 1 for part in found]
-    mean = sum(part.share.value * size for part, size in zip(found, sizes, strict=True)) / steps
-    assert mean == pytest.approx(float(((pit - 0.5).abs() <= 0.25).double().mean()))
-
-
-def test_missing_targets_are_neither_inside_nor_outside() -> None:
-    held = inside(torch.tensor([0.5, 0.99, math.nan]), 0.9)
-    assert held[:2].tolist() == [1.0, 0.0]
-    assert held[2].isnan()

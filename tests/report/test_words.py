@@ -1,0 +1,21 @@
+"""How numbers are written."""
+
+from __future__ import annotations
+
+import math
+
+from pyro_vdn.report.estimates import Estimate
+from pyro_vdn.report.markup import together
+from pyro_vdn.report.words import best_of, difference, in_percent, known, plus_minus, rounded
+
+
+def test_how_numbers_are_written() -> None:
+    sure, unsure = Estimate(-0.1, 0.01, 1000), Estimate(0.1, 1.0, 1000)
+    assert together(difference(sure)).html == "<b>\u22120.100 ± 0.020</b>"
+    assert together(difference(unsure)).html == "+0.100 ± 1.962"
+    assert best_of([math.nan, 1.0], ["-", "1"], low=False)[0] == "-"
+    assert best_of([math.nan], ["-"]) == ["-"]
+    assert plus_minus(math.nan, 1.0) == known(math.nan, ".2f") == "-"
+    assert plus_minus(2.0, math.inf) == "2.000"
+    assert in_percent(Estimate(0.5, 0.01, 1)) == "50.0 %"
+    assert [rounded(value) for value in (-1234.5, 999.94)] == ["-1,234", "999.9"]

@@ -118,7 +118,12 @@ class Interventions:
 def variances_of_batch(
     runs: Interventions, chosen: dict[str, tuple[int, ...]]
 ) -> tuple[Tensor, dict[str, BatchVariances]]:
-    """Return the variance between draws, `(rows,)`, and where it comes from, by layer."""
+    """Return the variance between draws, `(rows,)`, and where it comes from, by layer.
+
+    Args:
+        runs: Runs of the model on the batch.
+        chosen: By layer path, which units to measure.
+    """
     whole = runs.expect()
     nothing = runs.expect(dict.fromkeys(runs.sizes, "mean"))
     total = _Sum.nothing(whole)

@@ -94,6 +94,18 @@ def test_error_is_that_of_repetition() -> None:
     assert rows.elbo.std() == pytest.approx(float(rows.elbo_error.mean()), rel=0.15)
 
 
+def test_few_draws_are_too_low_by_what_is_said() -> None:
+    model, y = conjugate(1)
+    wide = scale_noise(model, 1.8)
+    repeated = y.expand(2000, -1)
+    rows = importance_evidence(wide, NeuronGuide(wide), repeated, num_samples=20).rows
+    assert rows is not None
+    short = model.log_evidence(y) - rows.log_evidence
+    error = float(short.std()) / math.sqrt(2000)
+    assert short.mean() > 5 * error
+    assert float(short.mean()) == pytest.approx(float(rows.bias.mean()), abs=3 * error, rel=0.15)
+
+
 def test_weights_on_the_kl_do_not_count() -> None:
     model, y = conjugate(5)
     weighted = kl_weight(model, 0.1)

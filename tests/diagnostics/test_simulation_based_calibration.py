@@ -201,6 +201,28 @@ def test_guide_fitted_to_each_data_set(narrow: float) -> None:
         assert {"level", "neurons.z[0]", "sum"} <= set(result.failures)
 
 
+def test_fitted_guide_makes_a_data_set_one_simulation() -> None:
+    model = conjugate().train()
+    shown: list[Tensor] = []
+    modes: list[bool] = []
+
+    def observe(drawn: Any) -> tuple[Tensor]:
+        modes.append(model.training)
+        return (drawn["y"],)
+
+    def fit(y: Tensor) -> NeuronGuide:
+        shown.append(y)
+        return NeuronGuide(model)
+
+    args = (torch.zeros(4, 4),)
+    result = simulation_based_calibration(
+        model, None, args, observe=observe, fit=fit, num_simulations=6, num_draws=9
+    )
+    assert len(shown) == 6
+    assert modes == [False] * 6
+    assert result.ranks["neurons.z"].shape == (6, 3)
+
+
 # --- ranks ---
 
 

@@ -21,6 +21,7 @@ from pyro_vdn.models import (
     DeepRegression,
     Forecaster,
     Regression,
+    SingleNeuron,
     StateSpace,
     VariationalGPT,
 )
@@ -496,12 +497,42 @@ def test_the_seed_decides_and_nothing_outside_is_touched(x: Tensor) -> None:
     assert not torch.isclose(noise, next(same)).any()  # the prior's noise is its own
 
 
-def test_a_second_model_keeps_its_own_parameters(x: Tensor) -> None:
-    first, second = Regression(2, num_units=3), Regression(2, num_units=3)
-    for model in (first, second):
-        found = to_arviz(model, NeuronGuide(model), x, num_samples=2, groups=("posterior",))
-        loc = model.neurons.posterior(x).mean.detach()
-        torch.testing.assert_close(values(found, "posterior", "neurons.loc")[0], loc)
+def test_a_second_model_keeps_its_own_parameters() -> None:
+    x, y = torch.randn(5, 1), torch.randn(5, 1)
+    for noise in (0.1, 3.0):
+        model = SingleNeuron()
+        model.noise = torch.tensor(noise)
+        found = to_arviz(model, NeuronGuide(model), (x, y), groups=("posterior", "log_likelihood"))
+        with torch.no_grad():
+            loc = model.readout(values(found, "posterior", "neuron.z"))
+        expected = dist.Normal(loc, noise).log_prob(y)
+        torch.testing.assert_close(values(found, "log_likelihood", "y"), expected)
+
+
+def test_the_model_is_evaluated_not_trained(x: Tensor) -> None:
+    model = Level()
+    model.readout = nn.Sequential(model.readout, nn.Dropout(0.5))
+    found = to_arviz(model.train(), NeuronGuide(model), x, num_samples=DRAWS)
+    z, level = values(found, "posterior", "neurons.z"), values(found, "posterior", "scale")
+    with torch.no_grad():
+        expected = model.readout[0](z.sum(-1)) + level[:, None, None]
+    y = values(found, "posterior_predictive", "y")
+    torch.testing.assert_close(y, expected, atol=1e-4, rtol=0)
+    assert model.readout[1].training
+
+
+def test_a_step_with_a_gap_has_no_joint_density() -> None:
+    """Its other outputs keep theirs; the row is scored on the steps that are whole."""
+    model, guide = make(windows(memory=AutoregressiveNormal(2)))
+    x, y = torch.randn(4, 5, 8), torch.randn(4, 5, 3)
+    y[0, 2, 1] = math.nan
+    whole = y.clone()
+    whole[0, 2] = math.nan
+    some, none = (to_arviz(model, guide, (x, given), num_samples=3) for given in (y, whole))
+    given = values(some, "log_likelihood", "y")
+    assert torch.equal(given.isnan(), y.isnan().expand(given.shape))
+    rows = [values(found, "log_likelihood", "y_row") for found in (some, none)]
+    torch.testing.assert_close(*rows)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -37,7 +37,6 @@ def whole(share: float, error: float = SURE, last: int = 48) -> Stretch:
             ),
         ),
         (0.95, (0.95, 0.95, 0.95, 0.95), ("too wide: they hold 95 %",)),
-        (0.905, (0.905, 0.905, 0.905, 0.905), ()),  # sure, but not worth a sentence
     ],
 )
 def test_coverage(over_all: float, along: tuple[float, ...], sentences: tuple[str, ...]) -> None:
@@ -45,6 +44,11 @@ def test_coverage(over_all: float, along: tuple[float, ...], sentences: tuple[st
     assert len(found) == len(sentences)
     for said, expected in zip(found, sentences, strict=True):
         assert said == f"90 % intervals {expected} (expected 90 ± 1)"
+
+
+def test_small_gaps_are_not_worth_a_sentence() -> None:
+    assert coverage_check(0.9, whole(0.905, 1e-4)).findings == ()
+    assert coverage_check(0.9, whole(0.915, 1e-4)).findings != ()
 
 
 def test_coverage_that_chance_explains_is_not_told() -> None:

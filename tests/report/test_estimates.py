@@ -20,8 +20,8 @@ def test_quantiles_of_student(freedom: int, probability: float) -> None:
 
 
 def test_intervals_of_few_dependent_blocks_hold_the_mean() -> None:
-    """Rows of a block are one number and a little noise: 95 % must hold over 8 blocks."""
-    simulations, blocks, rows = 400, 8, 5
+    """Rows of a block are one number and a little noise: 95 % must hold over 4 blocks."""
+    simulations, blocks, rows = 400, 4, 5
     shared = torch.randn(simulations, blocks, 1)
     values = (shared + 0.1 * torch.randn(simulations, blocks, rows)).reshape(simulations, -1)
     members = torch.arange(blocks).repeat_interleave(rows)

@@ -103,8 +103,12 @@ class NutsComparison(Mapping[str, SiteComparison]):
     @property
     def converged(self) -> bool:
         """Whether NUTS is a reference: no divergence, and every R-hat at most 1.05."""
-        worst = max(float(site.r_hat.max()) for site in self.sites.values())
-        return self.divergences == 0 and worst <= CONVERGED_R_HAT
+        return self.divergences == 0 and self.worst_r_hat <= CONVERGED_R_HAT
+
+    @property
+    def worst_r_hat(self) -> float:
+        """The largest R-hat of all numbers."""
+        return max(float(site.r_hat.max()) for site in self.sites.values())
 
     def __str__(self) -> str:
         """Return a table with a line per site, and a warning where NUTS is no reference."""
@@ -113,7 +117,10 @@ class NutsComparison(Mapping[str, SiteComparison]):
         lines = [f"{'site':{width}}  {head}"]
         lines += [f"{name:{width}}  {_line(site)}" for name, site in self.sites.items()]
         if not self.converged:
-            lines.append(f"NUTS has not converged: R-hat, or {self.divergences} divergences")
+            lines.append(
+                f"NUTS has not converged: R-hat up to {self.worst_r_hat:.2f}, "
+                f"{self.divergences} divergences"
+            )
         return "\n".join(lines)
 
 

@@ -72,6 +72,15 @@ def test_wrong_guide_is_off_by_no_more_than_its_error_says() -> None:
     assert evidence.elbo_error < 0.02 * gap
 
 
+@pytest.mark.parametrize("factor", [0.95, 1.1])
+def test_guide_that_is_nearly_exact_has_light_tails(factor: float) -> None:
+    model, y = conjugate(20)
+    near = scale_noise(model, factor)
+    evidence = importance_evidence(near, NeuronGuide(near), y, chunk_size=1000)
+    assert evidence.worst_k_hat < 0.5
+    assert 0 < evidence.error < 0.1
+
+
 def test_narrow_guide_is_found_out() -> None:
     model, y = conjugate(20)
     narrow = scale_noise(model, 0.4)

@@ -18,7 +18,7 @@ def save_netcdf(data: ArviZData, path: str | os.PathLike[str]) -> None:
     The file appears whole or not at all: an older one of that name survives a failure.
 
     Args:
-        data: What :func:`arrays_to_arviz` returned.
+        data: What :func:`to_arviz` or :func:`arrays_to_arviz` returned.
         path: File to write, usually ending in `.nc`; its folder must exist.
 
     Raises:

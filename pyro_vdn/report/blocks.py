@@ -78,8 +78,8 @@ def table(
     lines = [
         tag(
             "tr",
-            tag("th", _cell(row[0]), scope="row"),
-            *(tag("td", _cell(cell)) for cell in row[1:]),
+            tag("th", row[0], scope="row"),
+            *(tag("td", cell) for cell in row[1:]),
         )
         for row in rows
     ]
@@ -141,13 +141,6 @@ def contents(sections: Sequence[tuple[str, str]]) -> Markup:
     """
     links = [tag("a", heading, href=f"#{anchor}") for anchor, heading in sections]
     return tag("nav", *links, aria_label="Contents")
-
-
-def _cell(content: Content) -> Content:
-    """Give negative numbers the minus sign, which is as wide as a plus."""
-    if isinstance(content, str) and content[:1] == "-" and content[1:2].isdigit():
-        return "\u2212" + content[1:]
-    return content
 
 
 def _png(figure: Figure) -> bytes:

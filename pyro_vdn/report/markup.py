@@ -93,7 +93,7 @@ def _html(part: Content) -> str:
 
 def _visible(character: str) -> str:
     """Escape a character, and spell it where browsers show nothing or change their direction."""
-    if character in "\n\t" or character.isprintable():
+    if character in "\n\t\u00a0" or character.isprintable():
         return escape(character)
     return escape(ascii(character)[1:-1])
 

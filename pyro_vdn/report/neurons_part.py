@@ -94,7 +94,7 @@ def _usage(layers: Mapping[str, UnitStatistics]) -> Markup:
     head = ["layer", "units", "KL", "active", "information", "contraction", "energy", "scale"]
     caption = (
         "Means over the units of each layer; KL and information in nats per unit. Active is a KL "
-        "above 1e-4 nats; energy is E[μ²]."
+        "above 0.0001 nats; energy is E[μ²]."
     )
     return table(caption, head, lines)
 

@@ -24,6 +24,7 @@ from pyro_vdn.train.files import read_json, replacing
 from pyro_vdn.train.run_folder import METRICS, load_models, read_config
 from pyro_vdn.train.tasks import Config, Problem, task_of
 
+_LONGEST = 400
 NAME = "report.html"
 """Name of the page in a run's folder."""
 
@@ -148,31 +149,34 @@ def _warnings(checks: Sequence[Check], headings: Mapping[str, str]) -> Markup:
 
 
 def _made(folder: Path, config: Config) -> Part:
-    """Return the section on how the run was made."""
+    """Return the section on how the run was made, and how to make it again."""
     settings: list[list[Content]] = [
         [name, value] for name, value in _flat(config.to_dict()) if name != "format"
     ]
-    data = config.source.data
-    commands = "\n".join(
-        (
-            f"pyro-vdn evaluate {_quoted(folder)}",
-            f"pyro-vdn report {_quoted(folder)}",
-        )
+    table = blocks.table(
+        "Configuration of the run (config.json).", ["setting", "value"], settings, texts=True
     )
-    again = (
-        "The configuration below, seed and version reproduce the run. "
-        f"From its folder, scores of {data} and this page are made again by:"
-    )
-    table = blocks.table("Configuration of the run (config.json).", ["", ""], settings, texts=True)
+    place = shlex.quote(str(folder))
     return Part(
         "made",
         "How it was made",
         (
-            blocks.paragraph(again),
-            tag("pre", commands),
+            blocks.paragraph("Scores and this page again, from the weights and the data:"),
+            tag("pre", f"pyro-vdn evaluate {place}\npyro-vdn report {place}"),
+            blocks.paragraph("The whole run again, with the same version, in Python:"),
+            tag("pre", _AGAIN.format(folder=str(folder))),
             tag("details", tag("summary", f"{len(settings)} settings"), table),
         ),
     )
+
+
+_AGAIN = """from pathlib import Path
+from pyro_vdn.train.run import complete_run, start_run
+from pyro_vdn.train.run_folder import read_config
+
+config, again = read_config(Path({folder!r})), Path("again")
+problem, config = start_run(config.source, config.recipe, config.seed, again)
+complete_run(problem, config, again)"""
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
@@ -184,10 +188,3 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield path, text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
-
-
-_LONGEST = 400
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))

@@ -35,7 +35,7 @@ background:color-mix(in srgb,var(--strong) 12%,var(--paper))}
 .wide:focus-visible{outline:2px solid var(--ink)}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.95rem;line-height:1.45}
 th,td{padding:.3rem .6rem;text-align:right;vertical-align:top;overflow-wrap:normal}
-th:first-child{text-align:left;padding-left:0}
+th:first-child{text-align:left;padding-left:0;min-width:6.5rem}
 .texts th,.texts td{text-align:left}
 th{font-weight:600}
 tbody th{font-weight:400}

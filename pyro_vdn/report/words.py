@@ -25,7 +25,7 @@ def plus_minus(value: float, half_width: float, *, digits: int = 3) -> str:
     """
     if not math.isfinite(value):
         return "-"
-    shown = f"{value:.{digits}f}"
+    shown = _minus(f"{value:.{digits}f}")
     return f"{shown} ± {half_width:.{digits}f}" if math.isfinite(half_width) else shown
 
 
@@ -52,7 +52,7 @@ def rounded(value: float) -> str:
         >>> rounded(12345.6), rounded(12.34)
         ('12,346', '12.3')
     """
-    return f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.1f}"
+    return _minus(f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.1f}")
 
 
 def known(value: float, form: str) -> str:
@@ -66,7 +66,7 @@ def known(value: float, form: str) -> str:
         >>> known(0.5, ".2f"), known(math.nan, ".2f")
         ('0.50', '-')
     """
-    return "-" if math.isnan(value) else format(value, form)
+    return "-" if math.isnan(value) else _minus(format(value, form))
 
 
 def difference(gap: Estimate, *, digits: int = 3) -> Content:
@@ -81,7 +81,7 @@ def difference(gap: Estimate, *, digits: int = 3) -> Content:
         '<b>+0.100 ± 0.020</b>'
     """
     text = plus_minus(gap.value, gap.half_width, digits=digits)
-    text = f"+{text}" if gap.value > 0 else text.replace("-", "\u2212", 1)
+    text = f"+{text}" if gap.value > 0 else text
     return tag("b", text) if gap.differs_from(0.0) else text
 
 
@@ -117,3 +117,8 @@ def percent(share: float) -> str:
         '90 %'
     """
     return f"{100 * share:.0f} %"
+
+
+def _minus(text: str) -> str:
+    """Write a minus that is as wide as a plus."""
+    return text.replace("-", "\u2212")

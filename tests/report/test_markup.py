@@ -23,6 +23,10 @@ def test_text_is_escaped_wherever_it_stands() -> None:
         assert unescape(part) == HOSTILE.replace("\x00", r"\x00").replace("\u202e", r"\u202e")
 
 
+def test_spaces_that_do_not_break_are_shown() -> None:
+    assert tag("p", "90\u00a0%").html == "<p>90\u00a0%</p>"
+
+
 def test_markup_is_kept_and_text_is_never_taken_for_it() -> None:
     inner = tag("b", "<")
     assert together(inner, inner.html).html == "<b>&lt;</b>&lt;b&gt;&amp;lt;&lt;/b&gt;"

@@ -29,7 +29,7 @@ from pyro_vdn.train.language_recipe import LanguageRecipe
 from pyro_vdn.train.problem import Source, load_problem
 from pyro_vdn.train.recipes import ForecastingRecipe, RegressionRecipe
 from pyro_vdn.train.run import RunReport, start_run, write_metrics
-from pyro_vdn.train.run_folder import save_model
+from pyro_vdn.train.run_folder import read_config, save_model
 
 NAME = '<img src=x onerror=alert(1)> & "quoted" $\\frac{ $'
 COLUMN = "<script>alert('a')</script>"
@@ -121,6 +121,19 @@ def test_nothing_of_a_user_is_taken_for_html(page: Path) -> None:
         assert name in unescape(made)
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", made)
     assert not re.search(r"@import|url\(", made)
+
+
+def test_the_run_is_made_again_by_what_the_page_says(
+    folder: Path, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = list[Any]()
+    monkeypatch.setattr("pyro_vdn.train.run.complete_run", lambda *given: again.extend(given))
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"<pre>([^<]*)</pre>", page.read_text(encoding="utf-8"))[1]
+    exec(unescape(code), {})
+    _, config, place = again
+    assert config.to_dict() == read_config(folder).to_dict()
+    assert read_config(place).to_dict() == config.to_dict()
 
 
 def test_the_page_in_a_browser(

@@ -16,6 +16,7 @@ def test_how_numbers_are_written() -> None:
     assert best_of([math.nan, 1.0], ["-", "1"], low=False)[0] == "-"
     assert best_of([math.nan], ["-"]) == ["-"]
     assert plus_minus(math.nan, 1.0) == known(math.nan, ".2f") == "-"
-    assert plus_minus(2.0, math.inf) == "2.000"
+    assert plus_minus(-2.0, math.inf) == "\u22122.000"
+    assert known(-1e-5, ".0e") == "\u22121e\u221205"
     assert in_percent(Estimate(0.5, 0.01, 1)) == "50.0 %"
-    assert [rounded(value) for value in (-1234.5, 999.94)] == ["-1,234", "999.9"]
+    assert [rounded(value) for value in (-1234.5, 999.94)] == ["\u22121,234", "999.9"]

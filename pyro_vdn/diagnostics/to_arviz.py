@@ -96,7 +96,8 @@ def to_arviz(
 
     Draws are independent: read them with `arviz.summary(kind="stats")`, since R-hat and effective
     sample size say nothing about them. They follow from `seed` and from how rows and draws are cut:
-    another `batch_size` gives other noise of the same distribution.
+    another `batch_size` gives other noise of the same distribution. Plots of ArviZ that want one
+    outcome per row, such as `plot_ppc_pit` of 1.x, take ``coords={"output": 0}``.
 
     Args:
         model: A Pyro program, called as ``model(*inputs)``.

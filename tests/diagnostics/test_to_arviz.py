@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from pyro_vdn.diagnostics import EXPORT_GROUPS, load_netcdf, save_netcdf, to_arviz, unit_statistics
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import joint_draws, log_density, token_draws
-from pyro_vdn.nn import AutoregressiveNormal, VariationalNeurons
+from pyro_vdn.nn import AutoregressiveNormal, CategoricalLikelihood, VariationalNeurons
 from pyro_vdn.poutine import clamp, deterministic, dropout
 from pyro_vdn.testing import randomise
 
@@ -65,6 +65,24 @@ class TwoInputs(PyroModule):
         with pyro.plate("data", x.shape[-2], dim=-2):
             z = self.neurons(torch.cat([x, pictures.flatten(-2)], -1))
             return pyro.sample("y", dist.Normal(z.sum(-1, keepdim=True), 1.0), obs=y)
+
+
+class Event(PyroModule):
+    """An outcome that no plate of outputs holds: joint without marginals, or a class."""
+
+    def __init__(self, *, classes: bool) -> None:
+        super().__init__()
+        self.neurons = VariationalNeurons(2, 3)
+        self.readout = nn.Linear(3, 2)
+        self.classes = classes
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        with pyro.plate("data", x.shape[-2], dim=-2):
+            loc = self.readout(self.neurons(x))
+            if self.classes:
+                return pyro.sample("y", CategoricalLikelihood()(loc), obs=y)
+            outcome = dist.MultivariateNormal(loc.unsqueeze(-2), torch.eye(2))
+            return pyro.sample("y", outcome, obs=None if y is None else y.unsqueeze(-2))
 
 
 class Widest(pyro.poutine.messenger.Messenger):
@@ -223,6 +241,18 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any], dic
             "observed_data/next_token": "row token",
             "constant_data/x": "row token",
         },
+    ),
+    "joint without marginals": (
+        lambda: Event(classes=False),
+        lambda: (torch.randn(7, 2), torch.randn(7, 2)),
+        {},
+        {"posterior_predictive/y": "row output", "log_likelihood/y_row": "row"},
+    ),
+    "classes": (
+        lambda: Event(classes=True),
+        lambda: (torch.randn(7, 2), torch.randint(2, (7, 1))),
+        {},
+        {"posterior_predictive/y": "row output", "log_likelihood/y": "row output"},
     ),
     "several inputs": (
         TwoInputs,

@@ -82,10 +82,10 @@ class VarianceScaling:
             \qquad d_{ns} = x_{ns} - \mu_n, \quad e_n = y_n - \mu_n
 
         is convex and piecewise linear in c, with K half the mean distance between draws, summed:
-        its minimum is a weighted quantile of the ratios :math:`e / d`, always positive. The score
-        is the V-statistic, under which exact draws get a factor near 1 however few they are (the
-        fair score, which takes their mean for known, gives 1.1 at 20). It needs a sort of all
-        draws; some thousand rows will do.
+        its minimum is a weighted quantile of the ratios :math:`e / d`, positive unless most targets
+        equal the means of their draws. The score is the V-statistic, under which exact draws get a
+        factor near 1 however few they are (the fair score, which takes their mean for known, gives
+        1.1 at 20). It needs a sort of all draws; some thousand rows will do.
 
         Args:
             draws: Draws, at least two, shape `(draws, rows, ...)`.
@@ -97,7 +97,8 @@ class VarianceScaling:
 
         Raises:
             InputError: If shapes disagree, a value is not finite, all draws of an entry are equal,
-                there is one draw, or rows are not among the dimensions.
+                most targets equal the means of theirs, there is one draw, or rows are not among the
+                dimensions.
         """
         check_draws(draws, target, least=2)
         pooled = _pooled_dims(dim, target)
@@ -196,4 +197,6 @@ def _best_factor(draws: Tensor, target: Tensor, pooled: tuple[int, ...]) -> Tens
     # Weights of ratios below and above the minimum differ by the pull of the spread.
     aim = 0.5 * (mass[-1] + spread.reshape(mass.shape[1:]))
     at = (mass < aim).sum(dim=0, keepdim=True).clamp_max(len(mass) - 1)
-    return ratio.gather(0, at).reshape(spread.shape)
+    factor = ratio.gather(0, at).reshape(spread.shape)
+    refuse_where(factor <= 0, "target", factor, "values that differ from their means")
+    return factor

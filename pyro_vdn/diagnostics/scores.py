@@ -45,10 +45,11 @@ def crps_draws(draws: Tensor, target: Tensor, *, fair: bool = False) -> Tensor:
 
     def of_columns(x: Tensor, y: Tensor) -> Tensor:  # (draws, columns), (columns,) -> (columns,)
         deviation = (x - y).sort(dim=0).values
-        rank = torch.arange(1, count, dtype=deviation.dtype, device=deviation.device)
-        # Each gap between neighbours is crossed by rank * (count - rank) unordered pairs.
-        spread = (rank * (count - rank)) @ deviation.diff(dim=0) / pairs
-        return deviation.abs().mean(dim=0) - spread
+        # Each gap between neighbours is crossed by rank * (count - rank) unordered pairs, a number
+        # that half precision cannot hold; its share of all pairs is below one.
+        rank = torch.arange(1, count, dtype=torch.float64, device=deviation.device)
+        share = (rank * (count - rank) / pairs).to(deviation.dtype)
+        return deviation.abs().mean(dim=0) - share @ deviation.diff(dim=0)
 
     flat = draws.reshape(count, -1)  # (draws, ...) -> (draws, columns)
     return in_chunks(of_columns, flat, target.reshape(-1)).reshape(target.shape)

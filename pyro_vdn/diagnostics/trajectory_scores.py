@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_vdn.diagnostics import _checks
 from pyro_vdn.diagnostics._checks import check_draws, check_finite, in_chunks, refuse_where
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.unit_measures import precise
 
 
 def energy_score(draws: Tensor, target: Tensor, *, fair: bool = False) -> Tensor:
@@ -45,11 +46,12 @@ def energy_score(draws: Tensor, target: Tensor, *, fair: bool = False) -> Tensor
     pairs = count * (count - 1) if fair else count * count
 
     def of_rows(x: Tensor, y: Tensor) -> Tensor:  # (draws, rows, steps), (rows, steps) -> (rows,)
-        error: Tensor = torch.linalg.vector_norm(x - y, dim=-1).mean(dim=0)
-        by_row = (x - y).transpose(0, 1)  # (rows, draws, steps)
+        deviation = precise(x - y)  # distances between draws are not known in half precision
+        error: Tensor = torch.linalg.vector_norm(deviation, dim=-1).mean(dim=0)
+        by_row = deviation.transpose(0, 1)  # (rows, draws, steps)
         # The shortcut through matrix products cancels digits when draws lie close together.
         between: Tensor = torch.cdist(by_row, by_row, compute_mode="donot_use_mm_for_euclid_dist")
-        return error - between.sum(dim=(-2, -1)) / (2 * pairs)
+        return (error - between.sum(dim=(-2, -1)) / (2 * pairs)).to(x.dtype)
 
     return in_chunks(of_rows, draws, target, elements=count * max(count, target.shape[-1]))
 

@@ -72,6 +72,17 @@ def test_crps_draws_keeps_dtype_far_from_zero_and_differentiates() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("fair", [False, True])
+def test_crps_draws_of_many_draws_in_half_precision(dtype: torch.dtype, fair: bool) -> None:
+    """Half precision holds neither the number of pairs of draws nor, exactly, ranks."""
+    draws, target = normal(3000, 2).to(dtype), normal(2, seed=1).to(dtype)
+    expected = crps_draws(draws.double(), target.double(), fair=fair)
+    found = crps_draws(draws, target, fair=fair)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize("target", [-6.0, 0.0, 0.7, 12.0])
 def test_crps_normal_equals_reference(target: float) -> None:
     loc, scale = normal(6), normal(6, seed=1).exp()

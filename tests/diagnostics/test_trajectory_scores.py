@@ -42,6 +42,15 @@ def test_energy_score_of_one_step_is_the_crps() -> None:
     torch.testing.assert_close(energy_score(draws, target), crps_draws(draws, target)[:, 0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_energy_score_of_half_precision(dtype: torch.dtype) -> None:
+    draws, target = normal(40, 3, 4).to(dtype), normal(3, 4, seed=1).to(dtype)
+    found = energy_score(draws, target)
+    assert found.dtype == dtype
+    expected = energy_score(draws.double(), target.double())
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0)
+
+
 def test_energy_score_keeps_digits_when_draws_are_close() -> None:
     draws, target = (100 + 1e-3 * normal(40, 2, 60)).float(), torch.zeros(2, 60)
     exact = energy_score(draws.double(), target.double())

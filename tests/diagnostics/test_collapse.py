@@ -9,10 +9,10 @@ from pyro_vdn.diagnostics import (
     CollapseMode,
     CollapseThresholds,
     UnitStatistics,
+    arrays_to_arviz,
     collapse_report,
     load_netcdf,
     save_netcdf,
-    arrays_to_arviz,
 )
 from pyro_vdn.errors import InputError
 

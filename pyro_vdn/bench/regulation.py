@@ -27,6 +27,8 @@ LOW, HIGH = 0.1, 1.5
 DEAD = 1e-2
 #: Target of the homeostat.
 TARGET = 0.3
+#: Steps under the KL weight that kills, and of each training on the table.
+KILLING_STEPS, TABLE_STEPS = 200, 500
 
 COLUMNS = {
     "dead_before": "dead at the start",
@@ -48,9 +50,9 @@ def bench_regulation(
 
     The thermostat starts from a forecaster of ETTh1 (32 neurons) that a KL weight of 300 has
     killed. The homeostat starts from a regression on Energy Efficiency (50 neurons) trained without
-    control; it has 500 steps. A unit oscillates that leaves the range at both ends in the second
-    half; one that presses against an end may leave it there more than once. A jump is the change of
-    the negative log-likelihood of fixed rows at an act.
+    control. A unit oscillates that leaves the range at both ends in the second half; one that
+    presses against an end may leave it there more than once. A jump is the change of the negative
+    log-likelihood of fixed rows at an act.
 
     Args:
         seeds: Seeds of weights, batches and noise.
@@ -73,7 +75,7 @@ def bench_regulation(
     for seed in seeds:
         for method, metrics in (
             (f"Thermostat, ETTh1, {steps} steps", revive(series, seed, steps)),
-            ("Homeostat, Energy, 500 steps", regulate(table, seed, compensated=False)),
+            (f"Homeostat, Energy, {TABLE_STEPS} steps", regulate(table, seed, compensated=False)),
             ("the same, compensated", regulate(table, seed, compensated=True)),
         ):
             results["runs"].append({"method": method, "seed": seed, "metrics": metrics})
@@ -96,7 +98,7 @@ def revive(rows: Rows, seed: int, steps: int) -> dict[str, float]:
     model = Forecaster(hidden=64, num_units=32, rank=12, initial_scale=0.6).float()
     loss = PACmELBO(closed_form=True, joint_weight=0.05)
     killing = kl_weight(model, 300.0)
-    for _ in train_steps(model, killing, loss, rows, 200, seed=seed, rate=5e-3, clip=1.0):
+    for _ in train_steps(model, killing, loss, rows, KILLING_STEPS, seed=seed, rate=5e-3, clip=1.0):
         pass
     sample = rows[0][:: max(1, len(rows[0]) // 1500)]
     dead = _seen(model, sample).kl.mean < DEAD
@@ -125,7 +127,7 @@ def revive(rows: Rows, seed: int, steps: int) -> dict[str, float]:
 
 
 def regulate(rows: Rows, seed: int, *, compensated: bool) -> dict[str, float]:
-    """Train without control, then 500 steps under a homeostat.
+    """Train without control, then as many steps under a homeostat.
 
     Args:
         rows: Features and target.
@@ -139,7 +141,7 @@ def regulate(rows: Rows, seed: int, *, compensated: bool) -> dict[str, float]:
     model = Regression(rows[0].shape[-1]).float()
     loss = PACmELBO(closed_form=True)
     free = kl_weight(model, 0.0)
-    for _ in train_steps(model, free, loss, rows, 500, seed=seed, rate=5e-3, clip=1.0):
+    for _ in train_steps(model, free, loss, rows, TABLE_STEPS, seed=seed, rate=5e-3, clip=1.0):
         pass
     compensate = {PATH: model.readout} if compensated else None
     homeostat = Homeostat(model, TARGET, compensate=compensate, warmup=0)
@@ -152,7 +154,9 @@ def regulate(rows: Rows, seed: int, *, compensated: bool) -> dict[str, float]:
     before = in_band()
     jumps = []
     guide = NeuronGuide(free)
-    for _ in train_steps(model, free, loss, rows, 500, seed=seed + 1000, rate=2e-3, clip=1.0):
+    for _ in train_steps(
+        model, free, loss, rows, TABLE_STEPS, seed=seed + 1000, rate=2e-3, clip=1.0
+    ):
         # Observing and acting by hand, so that the loss can be read in between.
         if homeostat.due:
             homeostat.observe({PATH: _seen(model, rows[0])})

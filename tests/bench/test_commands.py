@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pyro_vdn.bench import collapse, control, control_cost, forecasting, regression, speed
+from pyro_vdn.bench import (
+    collapse,
+    control,
+    control_cost,
+    forecasting,
+    regression,
+    regulation,
+    speed,
+)
 from pyro_vdn.bench.app import app
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -80,7 +88,9 @@ def test_collapse(tmp_path: Path) -> None:
     assert all(len(run["victims"]) == collapse.UNITS // 2 for run in runs[2:])
 
 
-def test_regulation(tmp_path: Path) -> None:
+def test_regulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regulation, "KILLING_STEPS", 80)
+    monkeypatch.setattr(regulation, "TABLE_STEPS", 150)
     out = tmp_path / "regulation.json"
     result = CliRunner().invoke(app, ["regulation", "--seeds=1", "--steps=20", f"--out={out}"])
     assert result.exit_code == 0, result.output

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import math
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -282,31 +280,3 @@ def test_bad_data_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match=text):
         fit(make_model(), train, data[1], folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-TWO = """
-import sys, torch, pyro
-from pyro_vdn.models import Regression
-from pyro_vdn.train import FitOptions, fit
-
-x = torch.linspace(-1, 1, 150)[:, None].expand(150, 3)
-y = x[:, :1] + 0.1 * torch.randn(150, 1, generator=torch.Generator().manual_seed(0))
-pyro.set_rng_seed(0)
-model = Regression(3, num_units=5)
-options = FitOptions(
-    max_steps=20, evaluate_every=10, batch_size=16, warmup_steps=3, accelerator="cpu", devices=2
-)
-result = fit(model, (x[:101], y[:101]), (x[101:], y[101:]), options=options)
-torch.save(model.state_dict(), sys.argv[1] + f"/{torch.distributed.get_rank()}.pt")
-assert result.steps == 20
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_end_with_the_same_weights(tmp_path: Path) -> None:
-    (tmp_path / "two.py").write_text(TWO)
-    command = [sys.executable, "-W", "ignore", str(tmp_path / "two.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert same_state(one, two)

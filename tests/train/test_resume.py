@@ -367,9 +367,12 @@ def test_two_processes_continue_in_another_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", str(tmp_path / "two.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for rank in range(2):
-        straight, first, second = (
-            torch.load(tmp_path / f"{step}{rank}.pt") for step in ("straight", "first", "second")
-        )
+    ranks = [
+        [torch.load(tmp_path / f"{step}{rank}.pt") for step in ("straight", "first", "second")]
+        for rank in range(2)
+    ]
+    assert same_state(*ranks)  # both end with the same weights
+    for straight, first, second in ranks:
+        assert straight[1] == 60
         assert first[1:] == (50, straight[2])
         assert same_state(straight, second)

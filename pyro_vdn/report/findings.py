@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pyro_vdn.diagnostics import CollapseMode, CollapseReport
 from pyro_vdn.report.estimates import Estimate, student_quantile
-from pyro_vdn.report.words import percent
+from pyro_vdn.report.words import percent, to_first_digit
 
 RELEVANT = 0.01
 """Least gap between nominal and empirical share that is worth a sentence."""
@@ -85,7 +85,8 @@ def difference_check(score: str, unit: str, differences: Mapping[str, Estimate])
         ('twin: better in NLL than the neurons by 0.030 ± 0.010 nats',)
     """
     found = [
-        f"{name}: better in {score} than the neurons by {_give(-gap.value, gap.half_width)}"
+        f"{name}: better in {score} than the neurons by "
+        + to_first_digit(-gap.value, gap.half_width)
         + (f" {unit}" if unit else "")
         for name, gap in differences.items()
         if gap.value < 0 and gap.differs_from(0.0, comparisons=len(differences))
@@ -225,7 +226,7 @@ def surprise_check(whole: Estimate, parts: Mapping[str, Estimate]) -> Check:
     Example:
         >>> parts = {"early tokens": Estimate(0.5, 0.05, 50), "late tokens": Estimate(0, 0.05, 50)}
         >>> surprise_check(Estimate(0.25, 0.05, 50), parts).findings
-        ('early tokens surprise more than predictions say, by 0.500 ± 0.100 nats: over-confident',)
+        ('early tokens surprise more than predictions say, by 0.5 ± 0.1 nats: over-confident',)
     """
     faults = {name: _surprise(gap, len(parts)) for name, gap in parts.items()}
     if len(set(faults.values())) > 1:
@@ -234,7 +235,7 @@ def surprise_check(whole: Estimate, parts: Mapping[str, Estimate]) -> Check:
         told = {"tokens": whole} if _surprise(whole, 1) else {}
     found = [
         f"{name} surprise {'more' if gap.value > 0 else 'less'} than predictions say, by "
-        f"{_give(abs(gap.value), gap.half_width)} nats: "
+        f"{to_first_digit(abs(gap.value), gap.half_width)} nats: "
         f"{'over' if gap.value > 0 else 'under'}-confident"
         for name, gap in told.items()
     ]
@@ -246,10 +247,6 @@ def _surprise(gap: Estimate, comparisons: int) -> int:
     if abs(gap.value) < RELEVANT or not gap.differs_from(0.0, comparisons=comparisons):
         return 0
     return 1 if gap.value > 0 else -1
-
-
-def _give(value: float, half_width: float) -> str:
-    return f"{value:.3f} ± {half_width:.3f}"
 
 
 def _units(count: int) -> str:

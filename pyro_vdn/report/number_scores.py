@@ -14,7 +14,7 @@ from pyro_vdn.report.markup import Content, Markup, tag
 from pyro_vdn.report.number_results import LEVELS, NumberResults, inside
 from pyro_vdn.report.part import Part
 from pyro_vdn.report.references import RowScores
-from pyro_vdn.report.words import best_of, difference, in_percent, percent, plus_minus, rounded
+from pyro_vdn.report.words import best_of, difference, in_percent, percent, plus_minus, with_error
 from pyro_vdn.train.members import NEURONS
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -95,8 +95,8 @@ def _comparison(results: NumberResults) -> list[Markup]:
     lines: list[list[Content]] = [
         [
             fit.name,
-            f"{rounded(fit.elpd)} ± {rounded(fit.se)}",
-            "" if fit.rank == 0 else f"{rounded(fit.elpd_diff)} ± {rounded(fit.dse)}",
+            with_error(fit.elpd, fit.se),
+            "" if fit.rank == 0 else with_error(fit.elpd_diff, fit.dse),
             f"{fit.weight:.2f}",
         ]
         for fit in found.fits

@@ -42,17 +42,34 @@ def in_percent(share: Estimate) -> str:
     return plus_minus(100 * share.value, 100 * share.half_width, digits=1) + " %"
 
 
-def rounded(value: float) -> str:
-    """Return a number with as many digits as its size asks for.
+def with_error(value: float, error: float) -> str:
+    """Return a large number and its error, whole from a thousand on.
 
     Args:
         value: The number.
+        error: Its error.
 
     Example:
-        >>> rounded(12345.6), rounded(12.34)
-        ('12,346', '12.3')
+        >>> with_error(12345.6, 54.3), with_error(12.34, 1.23)
+        ('12,346 ± 54', '12.3 ± 1.2')
     """
-    return _minus(f"{value:,.0f}" if abs(value) >= _LARGE else f"{value:.1f}")
+    digits = 0 if abs(value) >= _LARGE else 1
+    return _minus(f"{value:,.{digits}f} ± {error:,.{digits}f}")
+
+
+def to_first_digit(value: float, half_width: float) -> str:
+    """Return a number as exactly as its interval allows: to the first digit of its half width.
+
+    Args:
+        value: The number.
+        half_width: Half the width of its interval.
+
+    Example:
+        >>> to_first_digit(0.0314, 0.0123), to_first_digit(0.00114, 0.0006)
+        ('0.03 ± 0.01', '0.0011 ± 0.0006')
+    """
+    small = 0.0 < half_width < 1.0
+    return plus_minus(value, half_width, digits=-math.floor(math.log10(half_width)) if small else 1)
 
 
 def known(value: float, form: str) -> str:

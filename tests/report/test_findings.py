@@ -86,10 +86,10 @@ def test_confidence(gap: float, told: str) -> None:
 def test_surprise_is_told_once_where_all_parts_share_it() -> None:
     same = dict.fromkeys(("early", "late"), Estimate(0.3, 0.01, MANY))
     (sentence,) = findings.surprise_check(Estimate(0.3, 0.01, MANY), same).findings
-    assert sentence.startswith("tokens surprise more than predictions say, by 0.300")
+    assert sentence.startswith("tokens surprise more than predictions say, by 0.30 ± 0.02 nats")
     fine = dict.fromkeys(("early", "late"), Estimate(0.0, 0.01, MANY))
     assert findings.surprise_check(Estimate(0.0, 0.01, MANY), fine).findings == ()
     mixed = {"early": Estimate(-0.3, 0.01, MANY), "late": Estimate(0.0, 0.01, MANY)}
     assert findings.surprise_check(Estimate(-0.1, 0.01, MANY), mixed).findings == (
-        "early surprise less than predictions say, by 0.300 ± 0.020 nats: under-confident",
+        "early surprise less than predictions say, by 0.30 ± 0.02 nats: under-confident",
     )

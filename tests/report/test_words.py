@@ -6,7 +6,15 @@ import math
 
 from pyro_vdn.report.estimates import Estimate
 from pyro_vdn.report.markup import together
-from pyro_vdn.report.words import best_of, difference, in_percent, known, plus_minus, rounded
+from pyro_vdn.report.words import (
+    best_of,
+    difference,
+    in_percent,
+    known,
+    plus_minus,
+    to_first_digit,
+    with_error,
+)
 
 
 def test_how_numbers_are_written() -> None:
@@ -19,4 +27,6 @@ def test_how_numbers_are_written() -> None:
     assert plus_minus(-2.0, math.inf) == "\u22122.000"
     assert known(-1e-5, ".0e") == "\u22121e\u221205"
     assert in_percent(Estimate(0.5, 0.01, 1)) == "50.0 %"
-    assert [rounded(value) for value in (-1234.5, 999.94)] == ["\u22121,234", "999.9"]
+    assert with_error(-1234.5, 6.7) == "\u22121,234 ± 7"
+    assert with_error(999.94, 6.7) == "999.9 ± 6.7"
+    assert to_first_digit(3.21, 2.0) == "3.2 ± 2.0"

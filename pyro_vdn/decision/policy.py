@@ -95,7 +95,8 @@ class Policy:
         while (other := search.given(search.refined_for(best))).cost < best.cost - 1e-12:
             best = other
         accept, draw, fall_back = best.first
-        refined_accept, refined_fall_back = best.refined
+        # Of thresholds that cost the same: infinite ones, for new cases beyond the observed.
+        refined_accept, refined_fall_back = search.refined_for(best)
         return cls(
             costs=costs,
             accept=accept,

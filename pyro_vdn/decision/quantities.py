@@ -52,8 +52,10 @@ class Mean:
     r"""The mean of the draws.
 
     Without bounds, the interval is Student's, :math:`\bar y \pm t \, s / \sqrt n`: exact for normal
-    draws, and nearly so for others if they are many or not too skewed. With bounds on every draw it
-    is that of Maurer and Pontil, :math:`\bar y \pm s \sqrt{2 L / n} + 7 (b - a) L / (3 (n - 1))`
+    draws, and nearly so for others if they are many or not too skewed. Draws that are all equal,
+    such as counts that happen to be 0, say nothing of what else may come: without bounds they set
+    no interval, and :class:`Probability` suits rare events better. With bounds on every draw it is
+    that of Maurer and Pontil, :math:`\bar y \pm s \sqrt{2 L / n} + 7 (b - a) L / (3 (n - 1))`
     with :math:`L = \log(2 / \text{tail})`, which holds for any distribution within them.
 
     Args:
@@ -96,6 +98,7 @@ class Mean:
         error = spread / math.sqrt(count)
         if self.low is None or self.high is None:
             half = student_quantile(tail, count - 1) * error
+            half = np.where(draws.min(0) < draws.max(0), half, np.inf)
             return Measured(value, error, value - half, value + half)
         if draws.min() < self.low or draws.max() > self.high:
             raise InputError(

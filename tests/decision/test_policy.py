@@ -110,6 +110,15 @@ def test_one_action_that_beats_all_others_is_always_taken(costs: Costs, always: 
     assert shares[always].share > 0.99
 
 
+def test_new_cases_beyond_the_observed_are_treated_as_the_last_ones() -> None:
+    u = np.random.default_rng(0).uniform(size=50)
+    data = PolicyCases(u, u, u, 0.0 * u, 0.0 * u + 0.9)
+    policy = Policy.choose(data, Costs(draw=0.001, fall_back=0.5, abstain=0.8))
+    assert policy.validation_cost == pytest.approx(0.001)
+    assert (policy.draw, policy.refined) == (math.inf, (math.inf, math.inf))
+    assert policy.decide_refined([0.5, 7.0]).tolist() == ["accept", "accept"]
+
+
 def test_it_decides_in_two_stages() -> None:
     policy = Policy(EVERYTHING, 0.1, 0.5, 0.8, 0.3, 0.6)
     decided = policy.decide([0.1, 0.11, 0.5, 0.8, 0.9])

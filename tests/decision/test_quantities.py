@@ -30,6 +30,13 @@ def test_a_bounded_mean_has_maurer_and_pontils() -> None:
     assert (found.upper == 240.0).all()
 
 
+def test_equal_draws_set_no_interval_unless_they_are_bounded() -> None:
+    draws = np.stack([np.zeros(40), np.arange(40.0)], axis=1)
+    free, bounded = Mean().measure(draws, 0.01), Mean(0.0, 39.0).measure(draws, 0.01)
+    assert np.isinf([free.lower, free.upper]).tolist() == [[True, False], [True, False]]
+    assert np.isfinite([bounded.lower, bounded.upper]).all()
+
+
 def test_a_probability_has_clopper_and_pearsons() -> None:
     found = Probability(1.5).measure(DRAWS, 0.02)
     hits = (DRAWS > 1.5).sum(0)

@@ -22,10 +22,11 @@ from pyro_vdn.poutine.share_noise import SharedNormal
 class SteadyNoise(NeuronMessenger):
     r"""Draw neurons as `mean + scale * eps` with the same `eps` in every run.
 
-    Over draws, the first dimension, each `eps` has mean 0 and variance 1 exactly, so that the
-    variance of what is linear in one unit is exact with any number of draws. The noise of a site
-    hangs on the seed and the site's name alone: it stays, whatever is done to other sites. The
-    effect stands outside of the plate of draws and of all other effects.
+    Over draws, the first dimension, each `eps` has mean 0 and variance 1 exactly, and those of one
+    unit's latent dimensions no correlation, so that the variance of what is linear in one unit is
+    exact with any number of draws above that of its latent dimensions. The noise of a site hangs on
+    the seed and the site's name alone: it stays, whatever is done to other sites. The effect stands
+    outside of the plate of draws and of all other effects.
 
     Args:
         seed: Seed of the noise.
@@ -90,8 +91,21 @@ def _standard_noise(posterior: Any) -> Tensor:
     scale = posterior.variance.sqrt()
     noise = torch.where(scale > 0, (posterior.rsample() - posterior.mean) / scale, 0.0)
     noise = noise - noise.mean(0)
+    if posterior.event_dim == 1 and noise.shape[-1] < len(noise) and _is_by_element(posterior):
+        noise = _uncorrelated(noise)
     spread = noise.std(0)
     return torch.where(spread > 0, noise / spread, 0.0)
+
+
+def _uncorrelated(noise: Tensor) -> Tensor:
+    """Take out what latent dimensions of a unit share by chance, `(draws, ..., latent_dim)`."""
+    parts: list[Tensor] = []
+    for part in noise.unbind(-1):
+        for other in parts:
+            size = other.square().sum(0)
+            part = part - other * torch.where(size > 0, (part * other).sum(0) / size, 0.0)
+        parts.append(part)
+    return torch.stack(parts, -1)
 
 
 def _is_by_element(posterior: Any) -> bool:

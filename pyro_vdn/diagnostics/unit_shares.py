@@ -29,7 +29,8 @@ class Share(NamedTuple):
 
     Args:
         value: The share, `(...)`.
-        error: Its standard error over rows, which holds the noise of draws too; NaN for one row.
+        error: Its standard error over rows, which holds the noise of draws too where each row has
+            its own; NaN for one row.
 
     Example:
         >>> Share.of(torch.tensor([[1.0, 3.0]]), torch.tensor([4.0, 4.0])).value
@@ -188,8 +189,8 @@ def unit_shares(
     with :math:`\bar d_i` the mean of :math:`d_i` and its value for :math:`-\varepsilon_i`, in which
     what is odd cancels; and in the variance of the whole, what chance correlations between units
     add to the sum of their own parts is taken out. So for linear readouts every share is exact with
-    any number of draws, and what is nearly linear has nearly no noise; parts from products are too
-    small by about one part in `num_samples`.
+    any number of draws above that of a unit's latent dimensions, and what is nearly linear has
+    nearly no noise; parts from products are too small by about one part in `num_samples`.
 
     It costs three runs per unit, three per layer and two more, each with all rows and draws:
     hundreds of rows are enough.

@@ -55,6 +55,18 @@ def test_noise_has_the_exact_moments_and_each_site_its_own(latent_dim: int) -> N
     assert float(correlation) < 0.3
 
 
+@pytest.mark.parametrize("latent_dim", [2, 5])
+def test_latent_dimensions_of_a_unit_are_uncorrelated(latent_dim: int) -> None:
+    eps = noise(draw(Two(latent_dim), torch.randn(4, 3))["low.z"])
+    covariance = torch.einsum("srui,sruj->ruij", eps, eps) / (len(eps) - 1)
+    assert covariance == pytest.approx(torch.eye(latent_dim).expand_as(covariance), abs=1e-9)
+
+
+def test_more_latent_dimensions_than_draws_keep_their_variance() -> None:
+    eps = noise(draw(Two(6), torch.randn(4, 3))["low.z"])
+    assert eps.var(0) == pytest.approx(torch.ones_like(eps[0]))
+
+
 def test_noise_stays_whatever_is_held_and_changes_with_the_seed() -> None:
     model, x = Two(), torch.randn(4, 3)
     free = draw(model, x)

@@ -36,11 +36,10 @@ Read = Callable[[Tensor], Tensor]
 class Net(PyroModule):  # type: ignore[misc]
     """One layer of neurons, read by a function of its units."""
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Read, latent_dim: int = 1) -> None:
         super().__init__()
-        self.neurons = VariationalNeurons(
-            3, UNITS, posterior=NormalPosterior("input", initial_scale=0.6)
-        )
+        posterior = NormalPosterior("input", initial_scale=0.6)
+        self.neurons = VariationalNeurons(3, UNITS, latent_dim=latent_dim, posterior=posterior)
         self.read = read
 
     def forward(self, x: Tensor) -> Any:
@@ -82,6 +81,15 @@ def test_linear_shares_are_exact_with_any_number_of_draws(num_samples: int) -> N
     for whole in (found.layer_lost("neurons"), found.layer_alone("neurons")):
         assert float(whole.value) == pytest.approx(1.0)
         assert float(whole.error) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_linear_shares_of_several_latent_dimensions_are_exact() -> None:
+    model, x = Net(linear, latent_dim=3), torch.randn(20, 3)
+    found = unit_shares(model, NeuronGuide(model), x, num_samples=5)
+    variance = model.neurons.posterior(x).variance.detach().mean(-1) / 3  # of the pooled mean
+    expected = WEIGHT.square().sum(0) * variance
+    assert found.between == pytest.approx(expected.sum(-1), rel=1e-9)
+    assert found.layers["neurons"].lost.mT == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_one_output_by_itself() -> None:

@@ -29,7 +29,7 @@ def report(
 
     It is one file that needs no network: `pyro-vdn report runs/demo`.
     """
-    from pyro_vdn.report.run_report import write_report
+    from pyro_vdn.report import write_report
 
     set_threads(threads)
     made = write_report(

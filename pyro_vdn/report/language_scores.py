@@ -7,14 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_vdn.diagnostics import compare, label_frequency, plot_compare
-from pyro_vdn.report.blocks import paragraph, picture, table
+from pyro_vdn.diagnostics import label_frequency
+from pyro_vdn.report.blocks import paragraph, table
+from pyro_vdn.report.comparison_blocks import comparison_blocks
 from pyro_vdn.report.estimates import Estimate, mean_of
 from pyro_vdn.report.findings import difference_check, rows_check
 from pyro_vdn.report.language_results import LanguageResults
 from pyro_vdn.report.markup import Content, Markup
 from pyro_vdn.report.part import Part
-from pyro_vdn.report.words import best_of, difference, in_percent, plus_minus, with_error
+from pyro_vdn.report.words import best_of, difference, in_percent, plus_minus
 from pyro_vdn.train.members import NEURONS
 
 _KIND = "stretches of text"
@@ -31,6 +32,7 @@ def scores_part(results: LanguageResults) -> Part:
         for name in results.tables
         if name != NEURONS
     }
+    densities = {results.labels[name]: -columns["nll"] for name, columns in results.tables.items()}
     return Part(
         "scores",
         "Scores",
@@ -38,7 +40,7 @@ def scores_part(results: LanguageResults) -> Part:
             _scores(results),
             _paired(results),
             _by_frequency(results),
-            *_comparison(results),
+            *comparison_blocks(densities, results.blocks, of="tokens"),
             paragraph(
                 "Token frequencies are those of the training text; pairs of tokens predict from "
                 "the one token before."
@@ -119,34 +121,6 @@ def _by_frequency(results: LanguageResults) -> Markup:
         "Rare are the least frequent tokens that make up 10 % of the text."
     )
     return table(caption, ["", *counts], lines)
-
-
-def _comparison(results: LanguageResults) -> list[Markup]:
-    if results.independent < 2:
-        return []
-    densities = {results.labels[name]: -columns["nll"] for name, columns in results.tables.items()}
-    found = compare(densities, blocks=results.blocks)
-    lines: list[list[Content]] = [
-        [
-            fit.name,
-            with_error(fit.elpd, fit.se),
-            "" if fit.rank == 0 else with_error(fit.elpd_diff, fit.dse),
-            f"{fit.weight:.2f}",
-        ]
-        for fit in found.fits
-    ]
-    caption = (
-        f"Expected log predictive density (elpd, in nats, summed over {found.rows:,} tokens; high "
-        "is good), its difference to the best, both ± one standard error, and weights of the best "
-        "mixture (stacking)."
-    )
-    return [
-        table(caption, ["", "elpd", "behind the best", "weight"], lines),
-        picture(
-            plot_compare(found),
-            alt=f"Differences in elpd to the best method, {found.fits[0].name}, with intervals.",
-        ),
-    ]
 
 
 def _mean(results: LanguageResults, name: str, column: str) -> Estimate:

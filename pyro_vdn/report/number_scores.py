@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pyro_vdn.diagnostics import compare, plot_compare
-from pyro_vdn.report.blocks import paragraph, picture, table
+from pyro_vdn.report.blocks import paragraph, table
+from pyro_vdn.report.comparison_blocks import comparison_blocks
 from pyro_vdn.report.estimates import Estimate, mean_of, share_of
 from pyro_vdn.report.findings import difference_check, rows_check
 from pyro_vdn.report.markup import Content, Markup, tag
 from pyro_vdn.report.number_results import LEVELS, NumberResults, inside
 from pyro_vdn.report.part import Part
 from pyro_vdn.report.references import RowScores
-from pyro_vdn.report.words import best_of, difference, in_percent, percent, plus_minus, with_error
+from pyro_vdn.report.words import best_of, difference, in_percent, percent, plus_minus
 from pyro_vdn.train.members import NEURONS
 from pyro_vdn.train.recipes import ForecastingRecipe
 
@@ -37,13 +37,14 @@ def scores_part(results: NumberResults) -> Part:
         difference_check(_NAMES[name], "nats" if "nll" in name else "", named[name])
         for name in ("nll", "crps")
     ]
+    densities = {results.labels[key]: -scores.joint_nll for key, scores in results.scores.items()}
     return Part(
         "scores",
         "Scores",
         (
             _scores(results, kind),
             _paired(results, gaps),
-            *_comparison(results),
+            *comparison_blocks(densities, results.blocks, of="whole rows"),
             paragraph(_what_they_are(results)),
         ),
         (*checks, rows_check(results.independent, kind)),
@@ -84,36 +85,6 @@ def _paired(results: NumberResults, gaps: Mapping[str, Mapping[str, Estimate]]) 
         "interval. Above 0 the neurons are better; bold where the interval leaves out 0."
     )
     return table(caption, ["", *_NAMES.values()], lines)
-
-
-def _comparison(results: NumberResults) -> list[Markup]:
-    """Return the comparison by joint density of rows; it takes two rows to tell."""
-    if results.independent < 2:
-        return []
-    densities = {results.labels[key]: -scores.joint_nll for key, scores in results.scores.items()}
-    found = compare(densities, blocks=results.blocks)
-    lines: list[list[Content]] = [
-        [
-            fit.name,
-            with_error(fit.elpd, fit.se),
-            "" if fit.rank == 0 else with_error(fit.elpd_diff, fit.dse),
-            f"{fit.weight:.2f}",
-        ]
-        for fit in found.fits
-    ]
-    caption = (
-        f"Expected log predictive density of whole rows (elpd, in nats, summed over {found.rows:,} "
-        "rows; high is good), its difference to the best, both ± one standard error, and weights "
-        "of the best mixture (stacking)."
-    )
-    best = found.fits[0].name
-    return [
-        table(caption, ["", "elpd", "behind the best", "weight"], lines),
-        picture(
-            plot_compare(found),
-            alt=f"Differences in elpd to the best method, {best}, with 95 % intervals.",
-        ),
-    ]
 
 
 def _what_they_are(results: NumberResults) -> Markup:

@@ -14,15 +14,15 @@ import pytest
 from pyro_vdn.guides import NeuronGuide
 from typer.testing import CliRunner
 
+import pyro_vdn.report
 from pyro_vdn.cli.app import make_app
 from pyro_vdn.errors import RunFolderError
-from pyro_vdn.report import blocks
+from pyro_vdn.report import blocks, write_report
 from pyro_vdn.report.colours import DARK, LIGHT, contrast
 from pyro_vdn.report.language_parts import language_parts
 from pyro_vdn.report.markup import together
 from pyro_vdn.report.number_parts import number_parts
 from pyro_vdn.report.part import Part
-from pyro_vdn.report.run_report import write_report
 from pyro_vdn.report.training_part import read_logs
 from pyro_vdn.train.language_problem import load_language
 from pyro_vdn.train.language_recipe import LanguageRecipe
@@ -181,6 +181,11 @@ def test_reports_that_cannot_be_made(folder: Path, tmp_path: Path) -> None:
         RunFolderError, match=r"expected a complete run, got one without metrics\.json"
     ):
         write_report(tmp_path)
+
+
+def test_the_package_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match=r"'pyro_vdn\.report' has no attribute 'nothing'"):
+        getattr(pyro_vdn.report, "nothing")  # noqa: B009
 
 
 def test_logs_of_a_resumed_run_are_read_in_order(tmp_path: Path) -> None:

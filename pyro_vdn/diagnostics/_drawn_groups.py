@@ -152,8 +152,9 @@ def _take_latents(group: Group, chunk: Chunk, request: Request, prior: bool) -> 
     for path in request.units:
         layer = schema.layers[path]
         nodes = [latents[name] for name in layer.sites if name in latents]
-        if nodes and wanted:
-            _take_layer(group, chunk, path, layer, nodes, request.units[path], prior)
+        by_row = schema.row in layer.layout.dims
+        if nodes and (wanted or not by_row):
+            _take_layer(group, chunk, path, layer, nodes, request.units[path], prior, by_row)
     for name, layout in schema.others.items():
         node = latents.get(name)
         if node is None or node["infer"].get("is_auxiliary"):
@@ -172,6 +173,7 @@ def _take_layer(
     nodes: list[Message],
     units: Tensor | None,
     prior: bool,
+    by_row: bool,
 ) -> None:
     moments = layer_moments(nodes)
     is_point = _is_point(moments)
@@ -183,13 +185,14 @@ def _take_layer(
         found[layer_variable(path, "loc")] = [loc for loc, _ in moments]
         found[layer_variable(path, "scale")] = [scale for _, scale in moments]
     dims = layer.layout.dims
+    at = 1 + dims.index(layer.unit)
     for name, steps in found.items():
         kept = [layer.layout.kept(step) for step in steps]
-        # A `pyro.markov` loop has a site per step.
-        value = kept[0] if len(kept) == 1 else torch.cat(kept, 2)
+        # A `pyro.markov` loop has a site per step; time is left of the units.
+        value = kept[0] if len(kept) == 1 else torch.cat(kept, at - 1)
         if units is not None:
-            value = value.index_select(1 + dims.index(layer.unit), units.to(value.device))
-        group.put(name, dims, value, chunk)
+            value = value.index_select(at, units.to(value.device))
+        group.put(name, dims, value, chunk, by_row=by_row)
 
 
 def has_latents(latents: Mapping[str, Message], schema: Schema) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vdn.infer.evaluating import kept_noise
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.pacm_elbo import integrate_read
 from pyro_vdn.infer.plates import holds_sequences
@@ -88,7 +89,7 @@ def has_closed_form(
         >>> [has_closed_form(model, NeuronGuide(model), x) for model in models]
         [True, False]
     """
-    with torch.random.fork_rng(), torch.no_grad():
+    with kept_noise(), torch.no_grad():
         return closed_form_of(model, guide, tuple(inputs), None, 0, site) is not None
 
 

@@ -53,8 +53,25 @@ def own_noise(seed: int) -> Iterator[None]:
         ...     torch.equal(torch.randn(2), first)
         True
     """
+    with kept_noise():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def kept_noise() -> Iterator[None]:
+    """Leave the caller's random state untouched for the length of a block.
+
+    GPUs that nothing has been asked of yet have no state to keep, and are not started for it.
+
+    Example:
+        >>> state = torch.random.get_rng_state()
+        >>> with kept_noise():
+        ...     _ = torch.randn(2)
+        >>> torch.equal(torch.random.get_rng_state(), state)
+        True
+    """
     known = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if known else ()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
         yield

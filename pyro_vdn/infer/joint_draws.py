@@ -14,6 +14,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
+from pyro_vdn.infer.evaluating import kept_noise
+from pyro_vdn.infer.plates import max_plate_nesting
 from pyro_vdn.infer.prediction import check_outcome_rows
 from pyro_vdn.infer.single_pass import Program
 from pyro_vdn.nn.sites import DRAWS, Message
@@ -29,7 +31,8 @@ class JointDraws:
     Draws are the first dimension of every value, and rows the second of the outcome's.
 
     Args:
-        latents: Latent sites by name: those of the guide or, where there is none, of the model.
+        latents: Latent sites by name: those of the guide, and those of the model that it leaves to
+            the prior.
         outcome: The outcome's site; its ``"fn"`` is the likelihood given the latents.
 
     Example:
@@ -94,20 +97,15 @@ def look_at(model: Program, inputs: Sequence[Tensor]) -> Look:
         >>> look.dim, look.width, "neurons.z" in look.sites
         (-3, 5, True)
     """
-    with torch.random.fork_rng(), torch.no_grad(), pyro.poutine.block():
+    with kept_noise(), torch.no_grad(), pyro.poutine.block():
         trace = pyro.poutine.trace(model).get_trace(*(value[:1] for value in inputs))
     sites = {
         name: node
         for name, node in trace.nodes.items()
         if node["type"] == "sample" and not site_is_subsample(node)
     }
-    dims = [
-        frame.dim
-        for node in sites.values()
-        for frame in node["cond_indep_stack"]
-        if frame.vectorized
-    ]
-    return Look(sites, min(dims, default=0) - 1, sum(_width(node["fn"]) for node in sites.values()))
+    dim = -1 - max_plate_nesting(sites.values())
+    return Look(sites, dim, sum(_width(node["fn"]) for node in sites.values()))
 
 
 def _width(distribution: Any) -> int:
@@ -152,44 +150,51 @@ def draw_jointly(
         (torch.Size([7, 5, 4]), torch.Size([7, 5, 1]))
     """
     look = look or look_at(model, inputs)
-    dim = look.dim
-    with pyro.plate(DRAWS, num_samples, dim=dim), pyro.poutine.replay(trace=shared):
-        if guide is None:
-            drawn = trace = pyro.poutine.trace(model).get_trace(*inputs)
-        else:
-            drawn = pyro.poutine.trace(guide).get_trace(*inputs)
-    if guide is not None:
-        with pyro.plate(DRAWS, num_samples, dim=dim):
-            replayed = pyro.poutine.replay(model, trace=drawn)
-            trace = pyro.poutine.trace(replayed).get_trace(*inputs)
-    if site not in trace.nodes:
+    if site not in look.sites:
         raise InputError(
-            "site", expected=f"one of {trace.stochastic_nodes}", got=repr(site), hint="site='y'"
+            "site", expected=f"one of {list(look.sites)}", got=repr(site), hint="site='y'"
         )
+    drawn: dict[str, Message] = {}
+    if guide is not None:
+        guided = _run(guide, inputs, num_samples, look, shared)
+        drawn = _latents(guided, site)
+        model = pyro.poutine.replay(model, trace=guided)
+    trace = _run(model, inputs, num_samples, look, shared)
     outcome: Message = trace.nodes[site]
     check_outcome_rows(site, outcome["fn"].batch_shape, len(inputs[0]))
-    latents = {name: drawn.nodes[name] for name in drawn.stochastic_nodes if name != site}
+    latents = {**_latents(trace, site), **drawn}
     for name, node in latents.items():
-        if not (site_is_subsample(node) or _in_rows(node, look, len(inputs[0]))):
+        if not (site_is_subsample(node) or _in_rows(node, look, site, len(inputs[0]))):
             shared.nodes[name] = node
     return JointDraws(
         {name: node for name, node in latents.items() if not site_is_subsample(node)}, outcome
     )
 
 
-def _in_rows(node: Message, look: Look, rows: int) -> bool:
-    """Say whether a site stands in a plate of rows: one in their place that follows their number.
+def _run(
+    program: Program, inputs: Sequence[Tensor], num_samples: int, look: Look, shared: Trace
+) -> Trace:
+    """Run a program for all draws at once, with what is shared by all rows."""
+    with pyro.plate(DRAWS, num_samples, dim=look.dim), pyro.poutine.replay(trace=shared):
+        return pyro.poutine.trace(program).get_trace(*inputs)
 
-    A plate of the guide's own, which the model does not have, is known by its size alone.
+
+def _latents(trace: Trace, site: str) -> dict[str, Message]:
+    return {name: trace.nodes[name] for name in trace.stochastic_nodes if name != site}
+
+
+def _in_rows(node: Message, look: Look, site: str, rows: int) -> bool:
+    """Say whether a site stands in a plate of rows: the outcome's, or one that is as large.
+
+    A plate in their place whose size does not follow the number of rows is none of them. One of the
+    guide's own, which the model does not have, is known by its size alone.
     """
-    before = {
-        frame.name: frame.size
-        for site in look.sites.values()
-        for frame in site["cond_indep_stack"]
-        if frame.dim == look.dim + 1
-    }
+    place = look.dim + 1
+    frames = [frame for node in look.sites.values() for frame in node["cond_indep_stack"]]
+    others = {frame.name for frame in frames if frame.dim == place and frame.size > 1}
+    others -= {frame.name for frame in look.sites[site]["cond_indep_stack"]}
     return any(
-        frame.dim == look.dim + 1 and frame.size == rows and before.get(frame.name, 1) == 1
+        frame.dim == place and frame.size == rows and frame.name not in others
         for frame in node["cond_indep_stack"]
     )
 

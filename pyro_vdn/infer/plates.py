@@ -9,6 +9,7 @@ import pyro.poutine
 import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 
+from pyro_vdn.infer.evaluating import kept_noise
 from pyro_vdn.infer.single_pass import Program
 
 
@@ -24,11 +25,26 @@ def guess_max_plate_nesting(
         args: Its positional arguments.
         kwargs: Its keyword arguments.
     """
-    with torch.random.fork_rng(), torch.no_grad(), pyro.poutine.block():
+    with kept_noise(), torch.no_grad(), pyro.poutine.block():
         trace = pyro.poutine.trace(model).get_trace(*args, **(kwargs or {}))
+    return max_plate_nesting(trace.nodes.values())
+
+
+def max_plate_nesting(sites: Iterable[Mapping[str, Any]]) -> int:
+    """Return the largest number of nested vectorised plates that sample sites stand in.
+
+    Args:
+        sites: Sites of a trace.
+
+    Example:
+        >>> from pyro_vdn.models import Regression
+        >>> trace = pyro.poutine.trace(Regression(3)).get_trace(torch.zeros(5, 3))
+        >>> max_plate_nesting(trace.nodes.values())
+        2
+    """
     dims = [
         frame.dim
-        for site in trace.nodes.values()
+        for site in sites
         if site["type"] == "sample"
         for frame in site["cond_indep_stack"]
         if frame.vectorized

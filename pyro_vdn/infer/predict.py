@@ -12,7 +12,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyro_vdn.infer.closed_form import Inputs, batches_of, closed_form_of
-from pyro_vdn.infer.joint_draws import draw_jointly
+from pyro_vdn.infer.joint_draws import Look, draw_jointly, look_at
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.prediction import (
     Prediction,
@@ -71,10 +71,10 @@ def predict(
     check_positive(num_samples=num_samples, batch_size=batch_size)
     check_rows(inputs, y, missing_allowed=reads_missing(model))
     give_own_store(model, guide)
-    shared = Trace()
+    look, shared = look_at(model, inputs), Trace()
     with torch.no_grad():
         batches = [
-            _predict_batch(model, guide, batch, target, num_samples, site, shared)
+            _predict_batch(model, guide, batch, target, num_samples, site, look, shared)
             for batch, target in batches_of(inputs, y, batch_size)
         ]
     return joined(batches)
@@ -87,9 +87,10 @@ def _predict_batch(
     y: Tensor | None,
     num_samples: int,
     site: str,
+    look: Look,
     shared: Trace,
 ) -> Prediction:
-    drawn = draw_jointly(model, guide, inputs, num_samples, site=site, shared=shared)
+    drawn = draw_jointly(model, guide, inputs, num_samples, site=site, shared=shared, look=look)
     outcome = drawn.outcome
     draws = _outputs_last(outcome["value"], outcome["fn"])
     closed_form = closed_form_of(model, guide, inputs, y, num_samples, site)

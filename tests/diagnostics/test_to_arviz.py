@@ -85,6 +85,22 @@ class Event(PyroModule):
             return pyro.sample("y", outcome, obs=None if y is None else y.unsqueeze(-2))
 
 
+class Task(PyroModule):
+    """A layer of neurons of the whole data set, outside of rows, beside one of rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(3))
+        self.task = VariationalNeurons(3, 4)
+        self.neurons = VariationalNeurons(2, 5)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        task = self.task(self.embedding)
+        with pyro.plate("data", x.shape[-2], dim=-2):
+            loc = self.neurons(x).sum(-1, keepdim=True) + task.sum(-1, keepdim=True)
+            return pyro.sample("y", dist.Normal(loc, 1e-6), obs=y)
+
+
 class Widest(pyro.poutine.messenger.Messenger):
     """Remember how many numbers the largest site held, and how many rows it had."""
 
@@ -288,6 +304,24 @@ def test_steps_of_a_loop_are_put_together(steps: Any) -> None:
                 values(other, group, name), values(found, group, name)[:, [2, 0]]
             )
     assert values(other, "posterior", "neurons.z").shape == (4, 2, 5, 3)
+
+
+@pytest.mark.parametrize("given", [{}, {"rows": [1, 5]}, {"units": {"task": [3, 0]}}])
+def test_a_layer_outside_of_rows_has_none(x: Tensor, given: dict[str, Any]) -> None:
+    model = Task()
+    found = export(model, x, batch_size=3, **given)
+    units = given.get("units", {"task": [0, 1, 2, 3]})["task"]
+    expected = model.task.posterior(model.embedding).mean.detach()[units].expand(DRAWS, -1)
+    torch.testing.assert_close(values(found, "posterior", "task.loc"), expected)
+    for latent, outcome in (("posterior", "posterior_predictive"), ("prior", "prior_predictive")):
+        task = found[latent]["task.z"]
+        assert task.dims == (*SAMPLE, "task.unit")
+        assert task["task.unit"].values.tolist() == units
+        if not given:
+            z = values(found, latent, "task.z").sum(-1, keepdim=True)
+            total = values(found, latent, "neurons.z").sum(-1) + z
+            y = values(found, outcome, "y")[..., 0]
+            torch.testing.assert_close(y, total, atol=1e-4, rtol=0)
 
 
 def test_posterior_of_upper_layers_depends_on_the_draw_below(x: Tensor) -> None:

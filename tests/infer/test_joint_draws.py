@@ -55,6 +55,39 @@ def test_sites_outside_of_rows_are_shared(guided: bool, cut: int) -> None:
     assert [call.outcome["value"].shape for call in calls] == [(7, cut, 1), (7, 5 - cut, 1)]
 
 
+class FixedRows(PyroModule):
+    """A plate of rows that holds three of them, whatever comes."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        with pyro.plate("data", 3, dim=-2):
+            z = pyro.sample("z", dist.Normal(x, 0.01))
+            return pyro.sample("y", dist.Normal(z, 0.01), obs=y)
+
+
+def test_rows_of_a_plate_of_fixed_size_are_not_shared() -> None:
+    x = torch.arange(6.0).unsqueeze(-1)
+    for chunk in chunks_of_draws(FixedRows(), None, (x,), 5, batch_size=3, site="y"):
+        for node in (chunk.values.latents["z"], chunk.values.outcome):
+            torch.testing.assert_close(
+                node["value"].mean(0), x[chunk.rows], atol=0.1, rtol=0, check_dtype=False
+            )
+
+
+@pytest.mark.parametrize("hidden", [[], ["levels"], ["levels", "neurons.z"]])
+def test_what_a_guide_leaves_out_comes_from_the_prior(hidden: list[str]) -> None:
+    """Once for all rows where it is shared, and among the latent sites."""
+    model, x, levels = Levels(), torch.randn(5, 2), []
+    guide = pyro.poutine.block(NeuronGuide(model), hide=hidden)
+    for chunk in chunks_of_draws(model, guide, (x,), 7, batch_size=2, site="y"):
+        latents = chunk.values.latents
+        assert set(latents) == {"levels", "neurons.z"}
+        levels.append(latents["levels"]["value"])
+        # Far wider than the posterior, whose scale is 0.01.
+        assert (latents["neurons.z"]["fn"].stddev.min() > 0.5) == ("neurons.z" in hidden)
+    assert len(levels) == 3
+    assert all(torch.equal(level, levels[0]) for level in levels)
+
+
 def test_a_guide_may_name_its_plate_of_rows_otherwise() -> None:
     def guide(x: Tensor) -> None:
         with pyro.plate("its own", len(x), dim=-2), pyro.plate("units", 4, dim=-1):

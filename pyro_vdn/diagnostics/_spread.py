@@ -101,7 +101,7 @@ def _of_nodes(known: Any, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tenso
     first, step, count = _nodes(known, mean, variance.sqrt())
     gain, mass = torch.zeros_like(mean), torch.zeros_like(mean)
     for node in range(count):
-        log_prob = known.log_prob(first + step * node)
+        log_prob = _log_prob(known, first + step * node, mean)
         weight = log_prob.exp() * step
         gain += torch.where(weight > 0, weight * (log_prob - mean_log_probs(log_prob)), 0.0)
         mass += weight
@@ -110,33 +110,55 @@ def _of_nodes(known: Any, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tenso
     return _averaged(torch.where(seen, gain / mass, math.log(len(mean))))
 
 
+def _log_prob(known: Any, value: Tensor, mean: Tensor) -> Tensor:
+    """Return log densities of a value, which another draw's support may not hold."""
+    support = known.support
+    limits = (getattr(support, name, 0.0) for name in ("lower_bound", "upper_bound"))
+    if not any(isinstance(limit, Tensor) for limit in limits):
+        return torch.as_tensor(known.log_prob(value))
+    inside = support.check(value.expand(mean.shape))
+    safe = mean.floor() if support.is_discrete else mean
+    return torch.where(inside, known.log_prob(torch.where(inside, value, safe)), -math.inf)
+
+
 def _nodes(known: Any, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor, int]:
     """Return the first node and the step for each output, `(rows, ..., outputs)`, and how many."""
     is_count = bool(known.support.is_discrete)
     reach = (_REACH_OF_COUNTS if is_count else _REACH) * deviation
     low, high = (mean - reach).amin(0), (mean + reach).amax(0)
-    least, most = _bounds(known)
-    low, high = low.clamp_min(least), high.clamp_max(most)
+    least, most = _bounds(known, mean)
+    low, high = torch.maximum(low, least), torch.minimum(high, most)
     if is_count:
         low, high = low.floor(), high.ceil()
         count = _bounded((high - low).max() + 1)
         return low, ((high - low + 1) / count).ceil(), count
     scale = getattr(known, "scale", deviation).expand(mean.shape).amin(0)
     # At the edge of a support a density is less smooth than a normal's.
-    per_scale = 2 if least == -torch.inf and most == torch.inf else 16
+    has_edge = bool((least > -math.inf).any() or (most < math.inf).any())
+    per_scale = 16 if has_edge else 2
     count = _bounded((per_scale * (high - low) / scale).max().ceil())
     step = (high - low) / count
     return low + 0.5 * step, step, count
 
 
-def _bounds(known: Any) -> tuple[float, float]:
-    """Return the smallest and largest value that an outcome can take."""
-    if known.has_enumerate_support:
-        values = known.enumerate_support(expand=False)
-        return float(values.min()), float(values.max())
+def _bounds(known: Any, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the smallest and largest value that an outcome can take under any draw.
+
+    They are single numbers or, where they are parameters, `(rows, ..., outputs)`.
+    """
     support = known.support
-    least = getattr(support, "lower_bound", -torch.inf)
-    return float(least), float(getattr(support, "upper_bound", torch.inf))
+    least, most = (
+        torch.as_tensor(getattr(support, name, end), dtype=mean.dtype, device=mean.device)
+        for name, end in (("lower_bound", -math.inf), ("upper_bound", math.inf))
+    )
+    if known.has_enumerate_support and bool((least == -math.inf).all()):
+        values = known.enumerate_support(expand=False).to(mean)
+        least, most = values.min(), values.max()
+    if least.dim():
+        least = least.expand(mean.shape).amin(0)
+    if most.dim():
+        most = most.expand(mean.shape).amax(0)
+    return least, most
 
 
 def _bounded(count: Tensor) -> int:

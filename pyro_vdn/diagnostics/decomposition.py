@@ -101,7 +101,8 @@ def decompose_variance(
 
     for each output (and step) by itself. Given the draws it is exact for classes, a sum over
     counts, and an integral by quadrature otherwise, where a tail beyond 8 standard deviations is
-    left out; its error is that of the draws. It is at most :math:`\log S`, and biased low: in the
+    left out, and so is much of a density that is infinite at an edge, such as a gamma's of shape
+    below 1; its error is that of the draws. It is at most :math:`\log S`, and biased low: in the
     normal case, where :math:`I = \frac12 \log(1 + r)` for a ratio `r` of between to aleatoric
     variance, by about :math:`r / 2S` as long as that is small.
 

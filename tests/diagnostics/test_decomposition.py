@@ -118,6 +118,10 @@ def of_means(kind: str) -> tuple[dist.Distribution, list[Any]]:
         return dist.Poisson(z.exp()), [stats.poisson(math.exp(m)) for m in MEANS]
     if kind == "bernoulli":
         return dist.Bernoulli(z.sigmoid()), [stats.bernoulli(1 / (1 + math.exp(-m))) for m in MEANS]
+    if kind == "uniform":
+        return dist.Uniform(-z.exp(), z.exp()), [
+            stats.uniform(-math.exp(m), 2 * math.exp(m)) for m in MEANS
+        ]
     counts = dist.NegativeBinomial(torch.tensor(1.5), probs=z.sigmoid())
     return counts, [stats.nbinom(1.5, 1 - 1 / (1 + math.exp(-m))) for m in MEANS]
 
@@ -129,7 +133,8 @@ def gain(ps: list[float]) -> float:
 
 
 @pytest.mark.parametrize(
-    "kind", ["normal", "student_t", "gamma", "poisson", "bernoulli", "negative_binomial"]
+    "kind",
+    ["normal", "student_t", "gamma", "uniform", "poisson", "bernoulli", "negative_binomial"],
 )
 def test_information_is_that_of_scipy_densities(kind: str) -> None:
     outcome, known = of_means(kind)
@@ -143,11 +148,22 @@ def test_information_is_that_of_scipy_densities(kind: str) -> None:
         )[0]
     found = spread_of(outcome)
     assert found.information is not None
-    tails = 2e-3 if kind == "student_t" else 1e-5  # beyond 8 standard deviations
+    # Beyond 8 standard deviations there are tails; within a node there may be edges.
+    tails = {"student_t": 2e-3, "uniform": 2e-2}.get(kind, 1e-5)
     assert float(found.information) == pytest.approx(expected, rel=tails)
     means = [float(d.mean()) for d in known]
     assert float(found.between) == pytest.approx(float(torch.tensor(means).var()))
     assert float(found.aleatoric) == pytest.approx(sum(float(d.var()) for d in known) / 5)
+
+
+def test_rows_may_have_different_numbers_of_trials() -> None:
+    trials, chance = torch.tensor([[3.0], [40.0]]), torch.rand(6, 2, 1)
+    found = spread_of(dist.Binomial(trials, chance))
+    assert found.information is not None
+    for row, number in enumerate((3, 40)):
+        known = [stats.binom(number, float(p)) for p in chance[:, row, 0]]
+        expected = sum(gain([d.pmf(n) for d in known]) for n in range(number + 1))
+        assert float(found.information[row]) == pytest.approx(expected)
 
 
 def test_counts_beyond_the_nodes_are_looked_at_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:

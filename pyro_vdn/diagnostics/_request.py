@@ -82,8 +82,10 @@ def read_data(data: Batches, *, missing_allowed: bool) -> tuple[tuple[Tensor, ..
         missing_allowed: Whether NaN stands for what is missing.
 
     Raises:
-        InputError: For other data, unequal or no rows, or values that are not finite.
+        InputError: For other data, a list of tensors of equal length, which may be either, unequal
+            or no rows, or values that are not finite.
     """
+    _refuse_list_of_tensors(data)
     if isinstance(data, tuple) and len(data) > 1 and data[-1] is None:
         data = [data]
     batches = list(Rows(data, targets=False, missing_allowed=missing_allowed))
@@ -95,6 +97,19 @@ def read_data(data: Batches, *, missing_allowed: bool) -> tuple[tuple[Tensor, ..
     *inputs, targets = zip(*batches, strict=True)
     y = None if any(target is None for target in targets) else torch.cat(targets)
     return tuple(torch.cat(values) for values in inputs), y
+
+
+def _refuse_list_of_tensors(data: Batches) -> None:
+    """Refuse `[x, y]`, which as a list of batches would put targets below inputs."""
+    if not isinstance(data, list) or len(data) < 2:
+        return
+    if all(isinstance(value, Tensor) and value.shape[:1] == data[0].shape[:1] for value in data):
+        raise InputError(
+            "data",
+            expected="a tuple (x, y), or batches",
+            got=f"a list of {len(data)} tensors of {len(data[0])} rows each",
+            hint="to_arviz(model, guide, (x, y)); batches of inputs alone are [(x_0,), (x_1,)]",
+        )
 
 
 def read_groups(groups: Collection[str] | None, *, absent: Mapping[str, str]) -> tuple[str, ...]:

@@ -695,6 +695,10 @@ def test_absent_groups_and_bad_data_are_refused(x: Tensor, y: Tensor) -> None:
         export(deterministic(Regression(2)), x, groups="posterior")
     with pytest.raises(InputError, match=r"data: expected at least one row"):
         export(Regression(2), [])
+    with pytest.raises(
+        InputError, match=r"data: expected a tuple .* a list of 2 tensors of 7 rows"
+    ):
+        export(Regression(2, 2), [x, y])
     with pytest.raises(InputError, match="y: expected finite values, got nan"):
         export(Regression(2, 2), (x, y.masked_fill(y > 0, math.nan)))
     with pytest.raises(InputError, match=r"y: expected shape \(7, 1\)"):

@@ -144,7 +144,8 @@ def score_prediction(
     """
     assert test.log_prob_joint is not None
     raw = central_interval(test.draws, LEVEL)
-    scaling = VarianceScaling.fit(held.mean, held.variance, held_target)
+    # By the CRPS of draws: the variance of heavy tails says little of how wide an interval is.
+    scaling = VarianceScaling.fit_draws(held.draws, held_target)
     conformal = SplitConformal.fit(*central_interval(held.draws, LEVEL), held_target, LEVEL)
     safe = conformal.apply(*raw)
     risk = (test.mean - target).square().mean(-1)

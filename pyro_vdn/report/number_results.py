@@ -106,23 +106,7 @@ def number_results(
         labels[name], scores[name] = name, found
     say("drawing from the neurons")
     drawn = draw_rows(*models[NEURONS][0], problem, num_draws)
-    return NumberResults(problem, scores, labels, row_blocks(problem), drawn)
-
-
-def row_blocks(problem: Problem) -> Tensor:
-    """Return which block each test row is in, from 0, `(rows,)`.
-
-    Windows that begin within one horizon of each other overlap, and channels share their time: they
-    are one block. Rows of a table are blocks of their own.
-
-    Args:
-        problem: The data.
-    """
-    count = len(problem.test[0])
-    if not isinstance(problem.recipe, ForecastingRecipe):
-        return torch.arange(count)
-    window = torch.arange(count) // len(problem.targets.names)
-    return window * problem.recipe.test_every // problem.recipe.horizon
+    return NumberResults(problem, scores, labels, problem.blocks, drawn)
 
 
 def draw_rows(model: Program, guide: Program, problem: Problem, num_draws: int) -> Drawn:
@@ -138,7 +122,7 @@ def draw_rows(model: Program, guide: Program, problem: Problem, num_draws: int) 
         The draws; the same every time.
     """
     x, y = problem.test
-    blocks = row_blocks(problem)
+    blocks = problem.blocks
     channels = len(problem.targets.names) if isinstance(problem.recipe, ForecastingRecipe) else 1
     begins = torch.cat([torch.ones(1, dtype=torch.bool), blocks[1:] != blocks[:-1]])
     first = torch.nonzero(begins).squeeze(-1)

@@ -166,9 +166,7 @@ def _standard_errors(table: dict[str, Tensor], problem: LanguageProblem) -> dict
     if len(counts) < 2:
         return {}
     errors = {
-        name: error_of_ratio(
-            torch.bincount(block, weights=table[column].double()), counts, len(counts)
-        )
+        name: error_of_ratio(torch.bincount(block, weights=table[column].double()), counts)
         for name, column in _COLUMNS.items()
     }
     per_character = math.log(2) * problem.characters_per_token

@@ -47,7 +47,7 @@ def score(models: Sequence[Fitted], problem: Problem) -> Evaluation:
         num_samples=problem.recipe.num_samples,
         batch_size=_EVALUATION_BATCH,
     )
-    return replace(found, standard_errors=standard_errors(found.rows, problem.independent))
+    return replace(found, standard_errors=standard_errors(found.rows, problem.blocks))
 
 
 def write_artefacts(

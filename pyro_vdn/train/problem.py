@@ -127,6 +127,8 @@ class Problem:
         inputs: How the inputs were standardised.
         targets: How the targets were standardised; for series the same as the inputs.
         column: Which column of `targets` each test row belongs to, `(rows,)`.
+        blocks: Which block each test row is in, from 0, `(rows,)`: windows that begin within one
+            horizon overlap, and channels share their time; rows of tables are blocks of their own.
         tested_on: What is reported on, in words.
         independent: About how many test rows do not overlap, for the bands of calibration plots.
     """
@@ -140,6 +142,7 @@ class Problem:
     inputs: Scaling
     targets: Scaling
     column: Tensor
+    blocks: Tensor
     tested_on: str
     independent: int
 
@@ -254,6 +257,7 @@ def _forecasting(source: Source, recipe: ForecastingRecipe) -> Problem:
         inputs=scaling,
         targets=scaling,
         column=windows.test.channel[rows],
+        blocks=torch.arange(len(rows)) // len(names) * recipe.test_every // recipe.horizon,
         tested_on=f"{which} {count:,} test windows x {len(names)} channels "
         f"({tested * len(names):,} rows), {recipe.input_length} -> {recipe.horizon} steps",
         independent=len(names) * max(1, count // recipe.horizon),
@@ -279,6 +283,7 @@ def _regression(source: Source, recipe: RegressionRecipe) -> Problem:
         inputs=Scaling.of(table.feature_names, split.features),
         targets=Scaling.of((table.target_name,), split.target),
         column=torch.zeros(count, dtype=torch.long),
+        blocks=torch.arange(count),
         tested_on=f"{count:,} test rows of split {source.split}",
         independent=count,
     )

@@ -79,52 +79,53 @@ def _scores(best: Prediction | ClosedForm, y: Tensor, there: Tensor) -> dict[str
     }
 
 
-def standard_errors(rows: Mapping[str, Tensor], independent: int) -> dict[str, float]:
-    r"""Return the standard errors of mean scores per output.
-
-    With totals `a_i` of the score and counts `c_i` of observed outputs of row i, the mean is
-    `R = sum a_i / sum c_i` and its standard error
-    `sd(a_i - R c_i) / (mean(c_i) sqrt(n))`, n the number of rows that are independent.
+def standard_errors(rows: Mapping[str, Tensor], blocks: Tensor) -> dict[str, float]:
+    """Return the standard errors of mean scores per output; see `error_of_ratio`.
 
     Args:
         rows: Scores, `(rows, outputs)`, or for the joint one and the energy score of whole rows,
             `(rows,)`; NaN where a target is missing. ``"nll"`` is among them.
-        independent: Number of rows that do not overlap; at most all of them count.
+        blocks: Which block each row is in, integers from 0, `(rows,)`: rows of one block may
+            depend on each other.
 
     Returns:
-        Standard errors by name; empty for fewer than two rows.
+        Standard errors by name; empty for fewer than two blocks.
 
     Example:
         >>> nll = torch.tensor([[1.0, 3.0], [2.0, 6.0], [4.0, 8.0]])
-        >>> {name: round(value, 6) for name, value in standard_errors({"nll": nll}, 3).items()}
+        >>> errors = standard_errors({"nll": nll}, torch.arange(3))
+        >>> {name: round(value, 6) for name, value in errors.items()}
         {'nll': 1.154701}
     """
     counts = (~rows["nll"].isnan()).flatten(1).sum(-1).double()
     whole = (counts > 0).double()
-    number = min(independent, int(whole.sum()))
+    if len(blocks[counts > 0].unique()) < 2:
+        return {}
     errors = {}
-    for name, values in rows.items() if number > 1 else ():
+    for name, values in rows.items():
         totals = values.double().reshape(len(values), -1).nansum(-1)
         each = whole if name == "energy_score" else counts
-        errors[name] = error_of_ratio(totals, each, number)
+        errors[name] = error_of_ratio(torch.bincount(blocks, totals), torch.bincount(blocks, each))
     return errors
 
 
-def error_of_ratio(totals: Tensor, counts: Tensor, independent: int) -> float:
-    r"""Return the standard error of `sum a_i / sum c_i`.
+def error_of_ratio(totals: Tensor, counts: Tensor) -> float:
+    r"""Return the standard error of a mean over independent blocks of unequal size.
+
+    With totals `a_g` of a score and counts `c_g` in each of G blocks, the mean is
+    `R = sum a_g / sum c_g` and its standard error `sd(a_g - R c_g) / (mean(c_g) sqrt(G))`.
 
     Args:
-        totals: `a_i`, `(groups,)`.
-        counts: `c_i`, `(groups,)`; groups of none are left out.
-        independent: Number of groups that are independent.
+        totals: `a_g`, `(blocks,)`.
+        counts: `c_g`, `(blocks,)`; blocks of none are left out.
 
     Returns:
-        `sd(a_i - R c_i) / (mean(c_i) sqrt(independent))`.
+        The standard error.
 
     Example:
-        >>> round(error_of_ratio(torch.tensor([1.0, 2.0, 6.0]), torch.ones(3), 3), 6)
+        >>> round(error_of_ratio(torch.tensor([1.0, 2.0, 6.0]), torch.ones(3)), 6)
         1.527525
     """
     totals, counts = totals[counts > 0], counts[counts > 0]
     residuals = totals - totals.sum() / counts.sum() * counts
-    return float(residuals.std() / counts.mean()) / math.sqrt(independent)
+    return float(residuals.std() / counts.mean()) / math.sqrt(len(counts))

@@ -9,18 +9,18 @@ import pytest
 import torch
 from pyro_vdn.guides import NeuronGuide
 
-from pyro_vdn.report.number_results import draw_rows, inside, row_blocks, stretches
+from pyro_vdn.report.number_results import draw_rows, inside, stretches
 from pyro_vdn.train.problem import Problem, Source, load_problem
 from pyro_vdn.train.recipes import RegressionRecipe
 
 
 def test_blocks_are_stretches_of_one_horizon_with_all_channels(series: Problem) -> None:
-    blocks = row_blocks(series)
+    blocks = series.blocks
     starts = [int(label.rsplit(" ", 1)[1]) for label in series.labels]
     expected = [(start - starts[0]) // series.recipe.horizon for start in starts]
     assert blocks.tolist() == expected
     table = load_problem(Source("energy"), RegressionRecipe())
-    assert row_blocks(table).tolist() == list(range(len(table.test[0])))
+    assert table.blocks.tolist() == list(range(len(table.test[0])))
 
 
 def test_rows_that_are_drawn_do_not_overlap(series: Problem) -> None:

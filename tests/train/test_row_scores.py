@@ -45,12 +45,12 @@ def test_a_row_without_any_target_is_missing_as_a_whole() -> None:
     for name in ("joint_nll", "energy_score"):
         assert rows[name].isnan().tolist() == [False, True]
     assert scores.means()["joint_nll"] == 1.0
-    assert standard_errors(rows, 2) == {}
+    assert standard_errors(rows, torch.arange(2)) == {}
 
 
 def test_errors_of_complete_rows_are_those_of_a_mean() -> None:
     rows = scored(50, 4)[0].rows()
-    errors = standard_errors(rows, 50)
+    errors = standard_errors(rows, torch.arange(50))
     assert errors.keys() == rows.keys()
     for name in ("nll", "crps"):
         means = rows[name].mean(1).numpy()
@@ -59,9 +59,19 @@ def test_errors_of_complete_rows_are_those_of_a_mean() -> None:
     assert errors["energy_score"] == pytest.approx(np.std(energies, ddof=1) / math.sqrt(50))
     joint = rows["joint_nll"].numpy() / 4  # per output, as it is reported
     assert errors["joint_nll"] == pytest.approx(np.std(joint, ddof=1) / math.sqrt(50))
-    fewer = standard_errors(rows, 10)
-    assert fewer["nll"] == pytest.approx(errors["nll"] * math.sqrt(5))
-    assert standard_errors(rows, 1000) == errors
+
+
+def test_rows_of_a_block_are_no_more_than_their_mean() -> None:
+    rows = scored(12, 3)[0].rows()
+    twice = {name: torch.cat([values, values]) for name, values in rows.items()}
+    once, again = (
+        standard_errors(scores, torch.arange(12).repeat(times))
+        for scores, times in ((rows, 1), (twice, 2))
+    )
+    assert again == pytest.approx(once)
+    pairs = standard_errors(rows, torch.arange(12) // 2)
+    means = rows["nll"].reshape(6, -1).mean(1).numpy()
+    assert pairs["nll"] == pytest.approx(np.std(means, ddof=1) / math.sqrt(6))
 
 
 def test_errors_of_means_of_unequal_rows_are_as_large_as_they_vary() -> None:
@@ -71,11 +81,13 @@ def test_errors_of_means_of_unequal_rows_are_as_large_as_they_vary() -> None:
     values = torch.randn(count, rows, 1) + 0.5 * torch.randn(count, rows, 5) + 2.0
     values = values.masked_fill(~here, NAN)
     means = values.flatten(1).nanmean(1)
-    errors = torch.tensor([standard_errors({"nll": one}, rows)["nll"] for one in values[:200]])
+    errors = torch.tensor(
+        [standard_errors({"nll": one}, torch.arange(rows))["nll"] for one in values[:200]]
+    )
     assert float(errors.square().mean().sqrt()) == pytest.approx(float(means.std()), rel=0.06)
 
 
 def test_groups_without_anything_do_not_count() -> None:
     totals, counts = torch.tensor([3.0, 0.0, 8.0, 4.0]), torch.tensor([1.0, 0.0, 2.0, 1.0])
     some = counts > 0
-    assert error_of_ratio(totals, counts, 3) == error_of_ratio(totals[some], counts[some], 3)
+    assert error_of_ratio(totals, counts) == error_of_ratio(totals[some], counts[some])

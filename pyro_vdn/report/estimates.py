@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_vdn.decision._exact import student_quantile
 from pyro_vdn.diagnostics import block_error
 
 
@@ -86,41 +87,6 @@ def share_of(hits: Tensor, blocks: Tensor, expected: float) -> Estimate:
     return found._replace(error=max(found.error, math.sqrt(expected * (1.0 - expected) / count)))
 
 
-def student_quantile(probability: float, freedom: int) -> float:
-    r"""Return a quantile of Student's t, to 1 % for the upper tails that intervals need.
-
-    .. math:: z + \frac{z^3 + z}{4 \nu} + \frac{5 z^5 + 16 z^3 + 3 z}{96 \nu^2} + \dots
-
-    Args:
-        probability: Probability above one half.
-        freedom: Degrees of freedom :math:`\nu`, at least 1.
-
-    Returns:
-        The quantile.
-
-    Example:
-        >>> round(student_quantile(0.975, 10), 3), round(student_quantile(0.975, 1), 3)
-        (2.228, 12.706)
-
-    Source:
-        Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.5; exact for one degree
-        of freedom and for two.
-    """
-    if freedom == 1:
-        return math.tan(math.pi * (probability - 0.5))
-    if freedom == 2:
-        share = 2.0 * probability - 1.0
-        return share * math.sqrt(2.0 / (1.0 - share**2))
-    z = float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return float(z + sum(term / freedom**power for power, term in enumerate(terms, start=1)))
-
-
 def _factor(blocks: int, comparisons: int = 1) -> float:
     """Return how many errors an interval reaches that is right 95 % of the time, all together."""
-    return student_quantile(1.0 - 0.025 / comparisons, blocks - 1)
+    return student_quantile(0.025 / comparisons, blocks - 1)

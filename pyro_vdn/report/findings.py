@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pyro_vdn.decision._exact import student_quantile
 from pyro_vdn.diagnostics import CollapseMode, CollapseReport
-from pyro_vdn.report.estimates import Estimate, student_quantile
+from pyro_vdn.report.estimates import Estimate
 from pyro_vdn.report.words import percent, to_first_digit
 
 RELEVANT = 0.01
@@ -115,7 +116,7 @@ def predictive_finding(found: Sequence[Replicated], *, together: int = 1) -> Che
 all replicated data',)
     """
     limit = _SURE / 2 / max(len(found), 1)
-    far = student_quantile(1.0 - limit, _MANY) * math.sqrt(together) if together > 1 else 0.0
+    far = student_quantile(limit, _MANY) * math.sqrt(together) if together > 1 else 0.0
     sentences = [
         f"posterior predictive check: {one.name} p = {one.p_value:.2f}, "
         f"{'larger' if one.p_value < 0.5 else 'smaller'} in the data than in nearly all "

@@ -14,13 +14,14 @@ from pyro_vdn.report.findings import training_check
 from pyro_vdn.report.markup import Content, Markup
 from pyro_vdn.report.part import Part
 from pyro_vdn.report.words import plus_minus
-from pyro_vdn.train.members import method_label
+from pyro_vdn.train.members import NEURONS, REFERENCES, method_label
 from pyro_vdn.train.run_folder import TRAINING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = (ACCENT, WARM, INK, MUTED)
+_COLOURS = dict(zip((NEURONS, *REFERENCES), (ACCENT, WARM, INK, MUTED), strict=True))
+_FEW = 30
 _PANELS = {"train_loss": "training loss", "validation_nll": "validation NLL"}
 Curves = dict[str, dict[str, tuple[list[float], list[float]]]]
 """By score and model, steps and values."""
@@ -63,6 +64,8 @@ def read_logs(folder: Path) -> Curves:
     curves: Curves = {name: {} for name in _PANELS}
     for path in sorted((folder / TRAINING).glob("*/logs/*/metrics.csv"), key=_began):
         member = path.parts[-4]
+        if _method(member) not in _COLOURS:
+            continue  # not of this library
         with path.open(newline="", encoding="utf-8") as handle:
             for row in csv.DictReader(handle):
                 for name in _PANELS:
@@ -92,7 +95,7 @@ def _members(name: str, figures: Mapping[str, Any]) -> dict[str, Mapping[str, An
     members: Sequence[Mapping[str, Any]] = figures.get("members", [figures])
     if len(members) == 1:
         return {label: members[0]}
-    return {f"{label}, {at + 1}": one for at, one in enumerate(members)}
+    return {f"{label} {at + 1}": one for at, one in enumerate(members)}
 
 
 def _table(
@@ -125,18 +128,30 @@ def _plot(curves: Curves) -> Figure:
     figure = new_figure(4.4)
     for axes, (name, label) in zip(figure.subplots(1, 2), _PANELS.items(), strict=True):
         style(axes, title=label, x="step", y="nats" if name == "validation_nll" else "")
-        for at, (member, (steps, values)) in enumerate(curves[name].items()):
-            line = {"color": _COLOURS[at % len(_COLOURS)], "lw": 1.6}
-            ensemble = "-" in member
+        told = set[str]()
+        for member, (steps, values) in sorted(curves[name].items(), key=_place):
+            method = _method(member)
             axes.plot(
                 steps,
                 values,
-                marker="o" if len(values) < 30 else "",
+                color=_COLOURS[method],
+                lw=1.8 if method == NEURONS else 1.4,
+                marker="o" if len(values) < _FEW else "",
                 ms=3.5,
-                ls=":" if ensemble else "-",
-                label=member,
-                **line,
+                ls=":" if member != method else "-",
+                label="" if method in told else method_label(method),
             )
-        if curves[name]:
+            told.add(method)
+        if told:
             legend(axes, loc="upper right")
     return figure
+
+
+def _method(member: str) -> str:
+    """Return the method of a network's folder, of which an ensemble has several."""
+    return member.rsplit("-", 1)[0]
+
+
+def _place(curve: tuple[str, Any]) -> tuple[int, str]:
+    """Sort the neurons first, then their references in the order of their training."""
+    return list(_COLOURS).index(_method(curve[0])), curve[0]

@@ -23,7 +23,7 @@ from pyro_vdn.report.language_parts import language_parts
 from pyro_vdn.report.markup import together
 from pyro_vdn.report.number_parts import number_parts
 from pyro_vdn.report.part import Part
-from pyro_vdn.report.training_part import read_logs
+from pyro_vdn.report.training_part import read_logs, training_part
 from pyro_vdn.train.language_problem import load_language
 from pyro_vdn.train.language_recipe import LanguageRecipe
 from pyro_vdn.train.problem import Source, load_problem
@@ -194,10 +194,35 @@ def test_logs_of_a_resumed_run_are_read_in_order(tmp_path: Path) -> None:
         log = tmp_path / "training" / "twin" / "logs" / f"from_step_{start}" / "metrics.csv"
         log.parent.mkdir(parents=True)
         log.write_text(head + lines)
+    other = tmp_path / "training" / "mine" / "logs" / "a" / "metrics.csv"
+    other.parent.mkdir(parents=True)
+    other.write_text(head + "1,2,3\n")
     assert read_logs(tmp_path) == {
         "train_loss": {"twin": ([1.0, 6.0, 10.0], [0.9, 0.3, 0.1])},
         "validation_nll": {"twin": ([5.0], [1.5])},
     }
+
+
+def test_training_of_an_ensemble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = list[Any]()
+    monkeypatch.setattr(blocks, "_png", lambda figure: drawn.append(figure) or b"")
+    for member in ("twin", "ensemble-2", "ensemble-1", "neurons"):
+        log = tmp_path / "training" / member / "logs" / "from_step_0" / "metrics.csv"
+        log.parent.mkdir(parents=True)
+        log.write_text("step,train_loss,validation_nll\n0,0.9,1.0\n1,0.8,0.9\n")
+    one = {"steps": 2, "best_step": 1, "validation_nll": 0.9}
+    whole = {"parameters": 1234, "training_seconds": 3.0}
+    models = {
+        "neurons": {**one, **whole, "best_step": None},
+        "ensemble": {"members": [one, {**one, "best_step": 2}], **whole},
+    }
+    part = training_part(tmp_path, models)
+    said = text_of(part)
+    assert "neurons 2 - 0.900 1,234 3" in said
+    assert "ensemble 1 2 1 0.900 1,234 3 ensemble 2 2 2 0.900" in said
+    assert "(ensemble 2)" in part.checks[0].findings[0]
+    names = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert names == ["neurons", "deterministic twin", "ensemble"]
 
 
 def test_parts_of_a_forecasting_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def _refuse_list_of_tensors(data: Batches) -> None:
     """Refuse `[x, y]`, which as a list of batches would put targets below inputs."""
     if not isinstance(data, list) or len(data) < 2:
         return
-    if all(isinstance(value, Tensor) and value.shape[:1] == data[0].shape[:1] for value in data):
+    if all(isinstance(v, Tensor) and v.dim() and len(v) == len(data[0]) for v in data):
         raise InputError(
             "data",
             expected="a tuple (x, y), or batches",

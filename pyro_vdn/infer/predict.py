@@ -12,7 +12,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyro_vdn.infer.closed_form import Inputs, batches_of, closed_form_of
-from pyro_vdn.infer.joint_draws import Look, draw_jointly, look_at
+from pyro_vdn.infer.joint_draws import Look, chunks_of_draws, draw_jointly, look_at
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.prediction import (
     Prediction,
@@ -78,6 +78,56 @@ def predict(
             for batch, target in batches_of(inputs, y, batch_size)
         ]
     return joined(batches)
+
+
+def draw_outcomes(
+    model: Program,
+    guide: Program,
+    x: Inputs,
+    num_samples: int,
+    *,
+    batch_size: int = 1024,
+    site: str = "y",
+) -> Tensor:
+    """Draw from the posterior predictive distribution, and nothing more than that.
+
+    The draws of `predict` without its densities and closed form, a bounded number at once.
+
+    Args:
+        model: As for `predict`.
+        guide: Its guide.
+        x: Inputs, `(rows, ...)`, or several of them.
+        num_samples: Number of draws, at least 1.
+        batch_size: Most rows at once.
+        site: Name of the outcome's site.
+
+    Returns:
+        Draws, `(draws, rows, outputs)` or `(draws, rows, time, outputs)`.
+
+    Raises:
+        InputError: As `predict` does.
+
+    Example:
+        >>> from pyro_vdn.guides import NeuronGuide
+        >>> from pyro_vdn.models import Regression
+        >>> model, x = Regression(3), torch.zeros(5, 3)
+        >>> draw_outcomes(model, NeuronGuide(model), x, 7).shape
+        torch.Size([7, 5, 1])
+    """
+    inputs = (x,) if isinstance(x, Tensor) else tuple(x)
+    check_positive(num_samples=num_samples, batch_size=batch_size)
+    check_rows(inputs, None, missing_allowed=reads_missing(model))
+    give_own_store(model, guide)
+    draws = torch.empty(0)
+    with torch.no_grad():
+        for some, rows, values in chunks_of_draws(
+            model, guide, inputs, num_samples, batch_size=batch_size, site=site
+        ):
+            part = _outputs_last(values.outcome["value"], values.outcome["fn"])
+            if not len(draws):
+                draws = part.new_empty((num_samples, len(inputs[0]), *part.shape[2:]))
+            draws[some, rows] = part
+    return draws
 
 
 def _predict_batch(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vdn.infer.closed_form import Inputs
 from pyro_vdn.infer.evaluating import evaluating, own_noise
-from pyro_vdn.infer.predict import predict
+from pyro_vdn.infer.predict import draw_outcomes
 from pyro_vdn.infer.single_pass import Program
 
 
@@ -60,14 +60,13 @@ def sampler(
         chosen = torch.as_tensor(rows, device=inputs[0].device)
         (child,) = seeds.spawn(1)
         with own_noise(int(child.generate_state(1)[0])), evaluating(model, guide):
-            drawn = predict(
+            return draw_outcomes(
                 model,
                 guide,
                 [value[chosen] for value in inputs],
-                num_samples=count,
+                count,
                 batch_size=batch_size,
                 site=site,
             )
-        return drawn.draws
 
     return draw

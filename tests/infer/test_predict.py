@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 import pyro_vdn.infer
 from pyro_vdn.errors import InputError
-from pyro_vdn.infer import SVI, LocalELBO, Prediction, log_density, predict
+from pyro_vdn.infer import SVI, LocalELBO, Prediction, joint_draws, log_density, predict
 from pyro_vdn.infer.plates import guess_max_plate_nesting
+from pyro_vdn.infer.predict import draw_outcomes
 from pyro_vdn.infer.prediction import mixture_log_probs
 from pyro_vdn.nn import (
     AutoregressiveNormal,
@@ -249,6 +250,26 @@ def test_guides_that_take_no_offer_have_draws_alone(x: Tensor, y: Tensor) -> Non
         expected = model.likelihood(model.readout(torch.ones(5, 4))).log_prob(y)
     torch.testing.assert_close(prediction.log_prob_per_output, expected, atol=1e-4, rtol=0.0)
     assert prediction.closed_form is None
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_draws_alone_are_those_of_predict(joint: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = (
+        Forecaster(8, 3, num_units=2, hidden=4, kernel_size=3)
+        if joint
+        else Regression(8, 3, num_units=2)
+    )
+    randomise(model)
+    guide, x = NeuronGuide(model), torch.randn(5, 8)
+    torch.manual_seed(3)
+    expected = predict(model, guide, x, num_samples=6).draws
+    torch.manual_seed(3)
+    assert torch.equal(draw_outcomes(model, guide, x, 6), expected)
+    monkeypatch.setattr(joint_draws, "CHUNK_ELEMENTS", 2000)
+    cut = draw_outcomes(model, guide, x, 600, batch_size=2)
+    many = predict(model, guide, x, num_samples=600)
+    error = (2 * many.variance / 600).sqrt()
+    assert ((cut.mean(0) - many.mean).abs() < 5 * error).all()
 
 
 def test_quantiles_are_those_of_the_draws() -> None:

@@ -206,13 +206,16 @@ def e_aurc(uncertainty: Tensor | ArrayLike, risk: Tensor | ArrayLike) -> float:
     return float(area(sums(ordering(score, loss))) - area(sums(ordering(loss, loss))))
 
 
-def as_cases(uncertainty: Tensor | ArrayLike, risk: Tensor | ArrayLike) -> tuple[Array, Array]:
-    """Return finite float64 arrays of the same cases."""
-    score = as_array("uncertainty", uncertainty, ndim=1, sizes="(cases,)")
-    loss = as_array("risk", risk, ndim=1, sizes="(cases,)")
+def as_cases(
+    uncertainty: Tensor | ArrayLike, risk: Tensor | ArrayLike, *, of: str | None = None
+) -> tuple[Array, Array]:
+    """Return finite float64 arrays of the same cases; `of` names them among several in errors."""
+    which = "" if of is None else f"['{of}']"
+    score = as_array(f"uncertainty{which}", uncertainty, ndim=1, sizes="(cases,)")
+    loss = as_array(f"risk{which}", risk, ndim=1, sizes="(cases,)")
     if len(score) != len(loss):
         raise InputError(
-            "risk",
+            f"risk{which}",
             expected=f"{len(score)} values, one per case as in uncertainty",
             got=f"{len(loss)}",
             hint="take both from the same tokens",

@@ -57,6 +57,38 @@ def test_what_is_compared_with_what() -> None:
     assert turned["good"].difference.excludes_zero
 
 
+def test_methods_with_risks_of_their_own_are_paired_by_case() -> None:
+    scores, risk = cases(80)
+    risks = {"good": risk, "coarse": 0.7 * risk[::-1], "blind": risk + 1.0}
+    found = compare_aurc(scores, risks, reference="blind", resamples=40, level=0.8, seed=5)
+    generator = np.random.default_rng(5)
+    drawn = [generator.integers(80, size=80) for _ in range(40)]
+    for name, score in scores.items():
+        own, other = risks[name], risks["blind"]
+        less = [aurc(score[i], own[i]) - aurc(scores["blind"][i], other[i]) for i in drawn]
+        excess = [e_aurc(score[i], own[i]) for i in drawn]
+        value = aurc(score, own)
+        assert found[name].aurc.value == pytest.approx(value)
+        assert found[name].difference == pytest.approx(
+            (value - aurc(scores["blind"], other), *np.quantile(less, [0.1, 0.9]))
+        )
+        assert found[name].e_aurc == pytest.approx(
+            (e_aurc(score, own), *np.quantile(excess, [0.1, 0.9]))
+        )
+        assert found[name].mean_risk == pytest.approx(own.mean())
+    assert found.mean_risk == pytest.approx(risk.mean() + 1.0)
+
+
+def test_one_risk_for_all_is_the_same_risk_for_each() -> None:
+    scores, risk = cases(60)
+    one, each = (
+        compare_aurc(scores, given, resamples=20)
+        for given in (risk, {name: torch.tensor(risk) for name in reversed(scores)})
+    )
+    assert one == each
+    assert [one[name].mean_risk for name in scores] == pytest.approx([risk.mean()] * 3)
+
+
 def test_the_seed_alone_decides() -> None:
     scores, risk = cases(60)
     torch.manual_seed(5)
@@ -110,6 +142,20 @@ def test_intervals_cover_as_often_as_they_say_if_blocks_are_whole(
         (
             lambda: compare_aurc({"a": [1.0, 2.0]}, [1.0, 2.0], resamples=1),
             r"resamples: expected at least 2, got 1",
+        ),
+        (
+            lambda: compare_aurc({"a": [1.0, 2.0]}, {"b": [1.0, 2.0]}),
+            r"risk: expected the names of the scores, a, got b",
+        ),
+        (
+            lambda: compare_aurc({"a": [1.0], "b": [1.0]}, {"a": [1.0], "b": [1.0, 2.0]}),
+            r"risk\['b'\]: expected 1 values, one per case as in uncertainty, got 2",
+        ),
+        (
+            lambda: compare_aurc(
+                {"a": [1.0], "b": [1.0, 2.0]}, {"a": [1.0], "b": [1.0, 2.0]}, reference="b"
+            ),
+            r"risk\['b'\]: expected 1 values, as for the first score, got 2",
         ),
     ],
 )

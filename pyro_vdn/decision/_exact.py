@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -83,6 +84,7 @@ def proportion_interval(successes: Array, trials: int, tail: float) -> tuple[Arr
     return lower[places].reshape(shape), upper[places].reshape(shape)
 
 
+@cache
 def student_quantile(tail: float, freedom: int) -> float:
     """Return the value that Student's t exceeds with probability `tail`, at most 1/2.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,11 @@ def plot_risk_coverage(
     """Draw risk-coverage curves over each other, with the area under each in the legend.
 
     Curves with bootstrap intervals are drawn in their band, and their area with its interval. A
-    dashed line shows the mean risk of all cases, which accepting at random would have.
+    dashed line shows the mean risk of all cases, which accepting at random would have: one for
+    scores of the same predictions, one in the colour of each curve where predictions differ.
 
     Args:
-        curves: By name of the score, at most eight, all of the same cases.
+        curves: By name of the score or the method, at most eight, all of the same cases.
         title: Title of the figure.
         risk_label: Label of the risk, with its unit.
         least_coverage: Where the coverage axis starts: a few cases alone say little, and would
@@ -53,9 +55,8 @@ def plot_risk_coverage(
     figure = new_figure(6.4)
     axes = figure.subplots()
     style(axes, title=title, x="coverage: accepted share (%)", y=risk_label)
-    mean = float(next(iter(curves.values())).risk[-1])
-    axes.axhline(mean, color=MUTED, lw=1.1, ls=(0, (4, 3)), label=f"at random: {mean:.3f}")
     colours = dict(zip(curves, _COLOURS, strict=False))
+    _draw_at_random(axes, curves, colours)
     # From the highest curve down, as the legend beside it reads.
     for name in sorted(curves, key=lambda name: -curves[name].aurc):
         _draw(axes, name, curves[name], colours[name], least_coverage)
@@ -69,6 +70,35 @@ def _heading(curves: Mapping[str, RiskCoverage]) -> str:
     levels = sorted({curve.level for curve in curves.values() if curve.level is not None})
     bands = ", ".join(f"{100 * level:g} %" for level in levels)
     return "area under the curve" + (f"\n(brackets, band: {bands} interval)" if bands else "")
+
+
+def _draw_at_random(
+    axes: Axes, curves: Mapping[str, RiskCoverage], colours: Mapping[str, str]
+) -> None:
+    groups = _at_random(curves)
+    for mean, names in groups:
+        whose = f", {', '.join(names)}" if len(groups) > 1 else ""
+        alone = len(groups) > 1 and len(names) == 1
+        axes.axhline(
+            mean,
+            color=colours[names[0]] if alone else MUTED,
+            lw=1.1,
+            ls=(0, (4, 3)),
+            label=f"at random{whose}: {mean:.3f}",
+        )
+
+
+def _at_random(curves: Mapping[str, RiskCoverage]) -> list[tuple[float, list[str]]]:
+    """Return mean risks from the highest down, each with the curves that share it."""
+    groups: list[tuple[float, list[str]]] = []
+    means = {name: float(curve.risk[-1]) for name, curve in curves.items()}
+    for name in sorted(means, key=lambda name: -means[name]):
+        # The same risks, added up in another order, differ by rounding.
+        if groups and math.isclose(means[name], groups[-1][0], rel_tol=1e-9, abs_tol=1e-12):
+            groups[-1][1].append(name)
+        else:
+            groups.append((means[name], [name]))
+    return [(mean, [name for name in curves if name in names]) for mean, names in groups]
 
 
 def _draw(axes: Axes, name: str, curve: RiskCoverage, colour: str, least: float) -> None:

@@ -61,6 +61,32 @@ def test_a_score_keeps_its_colour_whatever_its_area() -> None:
     assert colours[0]["a"] != colours[0]["b"]
 
 
+def test_predictions_that_differ_are_each_at_random_by_themselves() -> None:
+    generator = np.random.default_rng(0)
+    risk, noise = generator.gamma(1.0, size=(2, 200))
+    curves = {
+        "neurons": risk_coverage(risk + noise, risk, points=40),
+        "same": risk_coverage(noise, risk, points=40),  # another order of the same predictions
+        "twin": risk_coverage(risk + noise, 2.0 * risk, points=40),
+        "ensemble": risk_coverage(risk + noise, 0.5 * risk, points=40),
+    }
+    lines = {line.get_label(): line for line in plot_risk_coverage(curves).axes[0].get_lines()}
+    mean = risk.mean()
+    dashed = {label: line.get_ydata()[0] for label, line in lines.items() if "random" in label}
+    assert dashed == {
+        f"at random, twin: {2 * mean:.3f}": pytest.approx(2 * mean),
+        f"at random, neurons, same: {mean:.3f}": pytest.approx(mean),
+        f"at random, ensemble: {mean / 2:.3f}": pytest.approx(mean / 2),
+    }
+    colour = {label.split(":")[0]: line.get_color() for label, line in lines.items()}
+    assert colour["at random, twin"] == colour["twin"]
+    assert colour["at random, ensemble"] == colour["ensemble"] != colour["twin"]
+    assert colour["at random, neurons, same"] not in (colour["neurons"], colour["same"])
+    alone = plot_risk_coverage({"twin": curves["twin"]}).axes[0].get_lines()[0]
+    assert alone.get_label() == f"at random: {2 * mean:.3f}"
+    assert alone.get_color() != colour["twin"]
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [

@@ -42,6 +42,7 @@ class SplitConformal:
         groups: Names of the groups; one, `"all"`, without groups.
         scaled: Whether scores were divided by a scale, which `apply` then needs too.
         joint: Whether whole rows are to lie inside.
+        entries: Shape of a row of the fit.
 
     Example:
         >>> mean = torch.zeros(19, 1)
@@ -61,6 +62,7 @@ class SplitConformal:
     groups: tuple[Label, ...] = EVERYONE
     scaled: bool = False
     joint: bool = False
+    entries: tuple[int, ...] = ()
 
     @classmethod
     def fit(
@@ -114,8 +116,15 @@ class SplitConformal:
             own = score[members == at]
             margins.append(own.kthvalue(_rank(len(own), level, name), dim=0).values)
             counts.append(len(own))
-        scaled = scale is not None
-        return cls(torch.stack(margins), level, torch.tensor(counts), names, scaled, joint)
+        return cls(
+            torch.stack(margins),
+            level,
+            torch.tensor(counts),
+            names,
+            scaled=scale is not None,
+            joint=joint,
+            entries=tuple(target.shape[1:]),
+        )
 
     @property
     def guarantee(self) -> Tensor:
@@ -162,13 +171,11 @@ class SplitConformal:
         return Interval(torch.minimum(low, middle), torch.maximum(high, middle))
 
     def _check_entries(self, lower: Tensor) -> None:
-        entries, got = self.margin.shape[1:], lower.shape[1:]
-        fits = len(entries) == len(got) if self.joint else entries == got
-        if not fits:
+        if tuple(lower.shape[1:]) != self.entries:
             raise InputError(
                 "lower",
-                expected=f"rows of the fit's shape {tuple(entries)}",
-                got=f"rows of shape {tuple(got)}",
+                expected=f"rows of the fit's shape {self.entries}",
+                got=f"rows of shape {tuple(lower.shape[1:])}",
                 hint="pass the same outputs and steps as in the fit",
             )
 

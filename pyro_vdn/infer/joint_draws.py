@@ -139,7 +139,7 @@ def draw_jointly(
         look: What `look_at` showed of the model, if known.
 
     Raises:
-        InputError: For an unknown site, or one without rows.
+        InputError: For an unknown site, or one without rows or with several event dimensions.
 
     Example:
         >>> from pyro_vdn.guides import NeuronGuide
@@ -161,7 +161,7 @@ def draw_jointly(
         model = pyro.poutine.replay(model, trace=guided)
     trace = _run(model, inputs, num_samples, look, shared)
     outcome: Message = trace.nodes[site]
-    check_outcome_rows(site, outcome["fn"].batch_shape, len(inputs[0]))
+    check_outcome_rows(site, outcome["fn"], len(inputs[0]))
     latents = {**_latents(trace, site), **drawn}
     for name, node in latents.items():
         if not (site_is_subsample(node) or _in_rows(node, look, site, len(inputs[0]))):

@@ -210,19 +210,27 @@ def check_density_targets(y: Tensor, expected: torch.Size) -> None:
     check_shape("y", y, expected, hint="y of the shape that the model's outcome has")
 
 
-def check_outcome_rows(site: str, batch_shape: torch.Size, rows: int) -> None:
+def check_outcome_rows(site: str, outcome: dist.Distribution, rows: int) -> None:
     """Raise `InputError` unless an outcome has draws first, then rows, then outputs.
 
     Args:
         site: Name of its site.
-        batch_shape: Its batch shape, to be `(draws, rows, outputs)` or `(draws, rows, time,
-            outputs)`.
+        outcome: Its distribution, to have batch shape `(draws, rows, outputs)` or `(draws, rows,
+            time, outputs)`, or 1 in place of outputs that are its one event dimension.
         rows: Number of rows.
     """
+    batch_shape = tuple(outcome.batch_shape)
     if len(batch_shape) < 3 or batch_shape[1] != rows:
         raise InputError(
             f"site '{site}'",
             expected=f"{rows} rows in the outermost plate, outputs or time and outputs after them",
-            got=f"batch shape {tuple(batch_shape[1:])}",
+            got=f"batch shape {batch_shape[1:]}",
             hint="rows at dim=-2, or dim=-3 with time at -2",
+        )
+    if outcome.event_dim > 1:
+        raise InputError(
+            f"site '{site}'",
+            expected="at most one event dimension, that of outputs",
+            got=f"event shape {tuple(outcome.event_shape)}",
+            hint=".to_event(1) over outputs; time in a plate at dim -2",
         )

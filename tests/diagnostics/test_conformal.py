@@ -120,6 +120,7 @@ def test_bounds_that_would_cross_meet_halfway() -> None:
 
 ROWS, LOW = torch.zeros(19, 1), torch.zeros(2, 1)
 FIT = SplitConformal.fit(ROWS, ROWS, ROWS, 0.9)
+JOINT = SplitConformal.fit(*[ROWS.expand(19, 3)] * 3, 0.9, joint=True)
 SCALED = SplitConformal.fit(ROWS, ROWS, ROWS, 0.9, scale=ROWS + 1)
 GROUPED = SplitConformal.fit(ROWS, ROWS, ROWS, 0.8, groups=["a"] * 10 + ["b"] * 9)
 
@@ -154,6 +155,10 @@ GROUPED = SplitConformal.fit(ROWS, ROWS, ROWS, 0.8, groups=["a"] * 10 + ["b"] * 
         (lambda: SCALED.apply(LOW, LOW), r"scale: expected the scale of each row, .* got none"),
         (lambda: FIT.apply(torch.zeros(2, 3), torch.zeros(2, 3)), r"lower: .* fit's shape \(1,\)"),
         (lambda: FIT.apply(torch.zeros(2), torch.zeros(2)), r"lower: expected rows of the fit's"),
+        (
+            lambda: JOINT.apply(torch.zeros(2, 4), torch.zeros(2, 4)),
+            r"lower: expected rows of the fit's shape \(3,\), got rows of shape \(4,\)",
+        ),
         (lambda: FIT.apply(LOW, LOW - 1), r"upper: .* nowhere below"),
         (lambda: GROUPED.apply(LOW, LOW, groups=["a", "c"]), r"groups: .*\['a', 'b'\], got 'c'"),
         (lambda: GROUPED.apply(LOW, LOW), r"groups: .*\['a', 'b'\], got 'all'"),

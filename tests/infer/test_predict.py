@@ -532,3 +532,13 @@ def test_refuses_an_outcome_without_rows() -> None:
 
     with pytest.raises(InputError, match="site 'y': expected 5 rows in the outermost plate"):
         predict(model, lambda x: pyro.sample("shift", dist.Normal(0.0, 1.0)), torch.randn(5, 2))
+
+
+def test_refuses_an_outcome_of_several_event_dimensions(x: Tensor) -> None:
+    def model(x: Tensor) -> Tensor:
+        with pyro.plate("data", len(x), dim=-2):
+            loc = x[:, None, None].expand(-1, 1, 4, -1)
+            return pyro.sample("y", dist.Normal(loc, 1.0).to_event(2))
+
+    with pytest.raises(InputError, match=r"at most one event dimension.* event shape \(4, 2\)"):
+        predict(model, lambda x: None, x)

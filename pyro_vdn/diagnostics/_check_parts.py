@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics._checks import refuse_where
@@ -16,9 +17,13 @@ Split = Callable[[Tensor], list[Tensor]]
 _KINDS = ("all", "group", "horizon", "output", "row")
 
 
-def as_numbers(values: Tensor) -> Tensor:
-    """Return floating-point numbers, which counts are not."""
-    return values if values.is_floating_point() else values.double()
+def common_dtype(draws: Tensor, observed: Tensor) -> torch.dtype:
+    """Return the dtype in which statistics of both are taken: equal values must tie.
+
+    That of the more precise of the two, at least float32; counts are float64.
+    """
+    kinds = [it.dtype if it.is_floating_point() else torch.float64 for it in (draws, observed)]
+    return torch.promote_types(torch.promote_types(*kinds), torch.float32)
 
 
 def check_data(draws: Tensor, observed: Tensor) -> Tensor:
@@ -37,7 +42,7 @@ def check_data(draws: Tensor, observed: Tensor) -> Tensor:
             got=f"shape {tuple(draws.shape)}",
             hint="put the draws on the leftmost dimension",
         )
-    there = ~as_numbers(observed).isnan()
+    there = ~observed.isnan()
     if not bool(there.any()):
         raise InputError(
             "observed", expected="at least one value", got="none", hint="check the mask"
@@ -60,10 +65,11 @@ def split_into(
 
     if per == "group":
         assert groups is not None
-        labels = tuple(dict.fromkeys(groups))
-        members = [[row for row, label in enumerate(groups) if label == own] for own in labels]
-        return labels, lambda sets: [
-            series(sets)[:, own].flatten(1, 2).unsqueeze(1) for own in members
+        members: dict[Hashable, list[int]] = {}
+        for row, label in enumerate(groups):
+            members.setdefault(label, []).append(row)
+        return tuple(members), lambda sets: [
+            series(sets)[:, own].flatten(1, 2).unsqueeze(1) for own in members.values()
         ]
     by_kind: dict[str, tuple[Sequence[Hashable], Callable[[Tensor], Tensor]]] = {
         "all": (("all",), lambda sets: series(sets).flatten(1, 2).unsqueeze(1)),

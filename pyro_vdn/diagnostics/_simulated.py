@@ -158,14 +158,15 @@ def ranks_of(
     with pyro.plate(DRAWS, num_draws, dim=-1 - layout.nesting):
         guided = pyro.poutine.trace(guide).get_trace(*simulation.args)
         draws = _latents(guided, layout, "guide")
-        given_draws = _conditioned(model, simulation, draws)
-    given_truth = _conditioned(model, simulation, truth)
+        given_draws = _conditioned(model, simulation, draws, layout)
+    given_truth = _conditioned(model, simulation, truth, layout)
     _check_prior(given_truth, simulation.prior, layout)
     values, others = {}, {}
     for name in layout.latent:
         event_dim = simulation.prior.nodes[name]["fn"].event_dim
         values[name] = _rows_first(truth[name], layout, event_dim, axis=0)
         others[name] = _rows_first(draws[name], layout, event_dim, axis=1)
+    _check_names(quantities, layout)
     extra = {
         name: (quantity(dict(values)), quantity(dict(others)))
         for name, quantity in quantities.items()
@@ -199,11 +200,13 @@ def _latents(trace: Trace, layout: Layout, program: str) -> dict[str, Tensor]:
     return {name: trace.nodes[name]["value"] for name in layout.latent}
 
 
-def _conditioned(model: Program, simulation: Simulation, latents: dict[str, Tensor]) -> Trace:
-    """Run a model on its data, with its latents fixed."""
+def _conditioned(
+    model: Program, simulation: Simulation, latents: dict[str, Tensor], layout: Layout
+) -> Trace:
+    """Run a model on its data, with its latents fixed, and weigh what it observes."""
     fixed = pyro.poutine.condition(model, data=latents)
     trace = pyro.poutine.trace(fixed).get_trace(*simulation.args)
-    trace.compute_log_prob()
+    trace.compute_log_prob(site_filter=lambda name, _: name in layout.observed)
     return trace
 
 
@@ -229,6 +232,17 @@ def _rows_first(values: Tensor, layout: Layout, event_dim: int, *, axis: int) ->
 def _squeezed(ranks: Tensor) -> Tensor:
     """Drop dimensions of size 1 other than that of simulations."""
     return ranks.reshape(len(ranks), *(size for size in ranks.shape[1:] if size > 1))
+
+
+def _check_names(quantities: Mapping[str, Quantity], layout: Layout) -> None:
+    for name in quantities:
+        if name in layout.latent or name == LOG_LIKELIHOOD:
+            raise InputError(
+                f"quantity '{name}'",
+                expected="a name of its own",
+                got="that of a latent site, or of what is ranked in any case",
+                hint=f"'{name} squared', or whatever it is a function of",
+            )
 
 
 def _check_quantity(name: str, truth: Tensor, draws: Tensor, *, count: int) -> None:

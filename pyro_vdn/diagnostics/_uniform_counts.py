@@ -85,8 +85,8 @@ def widest_tail(
     Returns:
         The largest such tail. Limits change only where a tail is crossed, so few need be tried.
     """
-    largest = (1.0 - level) / 2.0
-    safe = largest / len(table.start)  # Bonferroni's
+    largest = 1.0 - level  # a tail that is cut off is lost at least once
+    safe = largest / (2 * len(table.start))  # Bonferroni's
     every = np.concatenate([table.below.ravel(), table.above.ravel()])
     tried = np.r_[safe, np.unique(every[(every > safe) & (every <= largest)])]
     first, last = 0, len(tried)  # the first is good, the last is not

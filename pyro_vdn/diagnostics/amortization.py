@@ -131,7 +131,8 @@ def amortization_gap(
 
     Raises:
         InputError: For rows that share a latent site, a guide that takes no posterior of a neuron,
-            one that is neither normal nor a chain, or a model that observes nothing.
+            one that is neither normal nor a chain, posteriors that are all points, or a model that
+            observes nothing.
 
     Example:
         >>> from pyro_vdn.guides import NeuronGuide
@@ -238,14 +239,29 @@ def _refine(
     for step in range(steps):
         if step == steps // 2:
             halfway = {name: change.detached().copied() for name, change in changes.items()}
-        rows = bound.rows(changes, draws)
         # Adam works number by number, so that the sum of rows refines each by itself.
-        gradients = torch.autograd.grad(rows.mean(dim=0).sum(), numbers)
-        for number, gradient in zip(numbers, gradients, strict=True):
-            number.grad = -gradient
+        with torch.enable_grad():
+            loss = -bound.rows(changes, draws).mean(dim=0).sum()
+        for number, gradient in zip(numbers, _gradients(loss, numbers), strict=True):
+            number.grad = gradient
         optimizer.step()
         schedule.step()
     return halfway
+
+
+def _gradients(loss: Tensor, numbers: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Return the gradient of each number, None where a layer's posterior is a point."""
+    found: Sequence[Tensor | None] = [None]
+    if loss.requires_grad:
+        found = torch.autograd.grad(loss, numbers, allow_unused=True)
+    if all(gradient is None for gradient in found):
+        raise InputError(
+            "model",
+            expected="posteriors that have noise",
+            got="points alone",
+            hint="refine the model itself, without deterministic",
+        )
+    return found
 
 
 def _check_numbers(lr: float, num_samples: int) -> None:

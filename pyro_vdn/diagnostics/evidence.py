@@ -10,15 +10,12 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics._importance import log_weights
-from pyro_vdn.diagnostics.psis import Smoothed, psis
+from pyro_vdn.diagnostics.psis import RELIABLE_K_HAT, Smoothed, psis
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.evaluating import evaluating, own_noise
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.infer.single_pass import Program
 from pyro_vdn.nn.shapes import check_positive
-
-RELIABLE_K_HAT = 0.7
-"""Largest shape of the weights' tail at which an estimate is of use."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,8 @@ from torch import Tensor
 
 from pyro_vdn.diagnostics._checks import check_draws, check_finite, in_chunks
 from pyro_vdn.diagnostics.calibration import shares_of_cells
-from pyro_vdn.diagnostics.psis import psis
+from pyro_vdn.diagnostics.psis import RELIABLE_K_HAT, psis
 from pyro_vdn.errors import InputError
-
-LARGEST_K_HAT = 0.7
-"""Above this, a reweighted row says nothing."""
 
 
 class LooPit(NamedTuple):
@@ -34,7 +31,7 @@ class LooPit(NamedTuple):
     @property
     def reliable(self) -> Tensor:
         """Rows with `k_hat` of at most 0.7, shape of `k_hat`."""
-        return self.k_hat <= LARGEST_K_HAT
+        return self.k_hat <= RELIABLE_K_HAT
 
 
 def loo_pit(
@@ -59,7 +56,8 @@ def loo_pit(
     encoder reads from the row's own target, is informed by that one target alone: leaving it out
     takes the latent back to its prior, the weights of a few draws decide, and `k_hat` is large
     nearly everywhere. A log-likelihood with the local latents integrated out (the marginal) cures
-    this if it is good. Better: hold rows out, predict them with a guide that never sees their
+    this if it is good, and if the outcomes are drawn so too: from local latents that have not seen
+    the row's target. Better: hold rows out, predict them with a guide that never sees their
     targets, and use :func:`pit`.
 
     Args:

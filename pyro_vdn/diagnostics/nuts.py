@@ -23,6 +23,7 @@ from pyro_vdn.infer.plates import guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import Program
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.nn.sites import DRAWS
+from pyro_vdn.poutine.dropout import DroppedOut
 
 
 class _Chains(NamedTuple):
@@ -137,12 +138,12 @@ def _check_site(site: Mapping[str, Any]) -> None:
         )
     if site["is_observed"]:
         return
-    if isinstance(site["fn"], (MaskedDistribution, Delta)):
+    if _is_held(site):
         raise InputError(
             what,
             expected="a latent site with a density",
-            got="fixed, held or masked units",
-            hint="compare the model itself, without clamp, deterministic or dropout",
+            got="fixed, held, dropped or masked units",
+            hint="compare the model itself, without clamp, deterministic, dropout or a mask",
         )
     if site["fn"].support.is_discrete:
         raise InputError(
@@ -151,6 +152,13 @@ def _check_site(site: Mapping[str, Any]) -> None:
             got=f"a {type(site['fn']).__name__}",
             hint="sum it out in the model's own likelihood",
         )
+
+
+def _is_held(site: Mapping[str, Any]) -> bool:
+    """Say whether some of a site's numbers have no density to be drawn by."""
+    mask = site["mask"]
+    masked = mask is not None and not bool(torch.as_tensor(mask).all())
+    return masked or isinstance(site["fn"], (MaskedDistribution, Delta, DroppedOut))
 
 
 def _run_chains(
@@ -164,7 +172,7 @@ def _run_chains(
     max_tree_depth: int,
 ) -> _Chains:
     parts, divergences = [], 0
-    with _quiet():
+    with _quiet(), torch.enable_grad():
         for _ in range(num_chains):
             kernel = NUTS(model, max_tree_depth=max_tree_depth)
             chain = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=True)

@@ -107,8 +107,8 @@ class NutsComparison(Mapping[str, SiteComparison]):
 
     @property
     def worst_r_hat(self) -> float:
-        """The largest R-hat of all numbers."""
-        return max(float(site.r_hat.max()) for site in self.sites.values())
+        """The largest R-hat of all numbers; NaN where a chain stands still."""
+        return float(torch.stack([site.r_hat.max() for site in self.sites.values()]).max())
 
     def __str__(self) -> str:
         """Return a table with a line per site, and a warning where NUTS is no reference."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_vdn.diagnostics._check_parts import as_numbers, check_data, choose, split_into, taken
+from pyro_vdn.diagnostics._check_parts import check_data, choose, common_dtype, split_into, taken
 from pyro_vdn.diagnostics._checks import CHUNK_ELEMENTS, check_level
 from pyro_vdn.diagnostics.check_statistics import OfSeries, Statistic
 from pyro_vdn.errors import InputError
@@ -90,14 +90,15 @@ class PredictiveCheck:
             InputError: If the level lies outside (0, 1), or there are too few draws to leave it.
         """
         check_level(level)
-        if 1.0 / (len(self.replicated) + 1) >= 1.0 - level:
+        beyond = (1.0 - level) * (1.0 - 1e-6)  # on the bound is inside, whatever the rounding
+        if 1.0 / (len(self.replicated) + 1) >= beyond:
             raise InputError(
                 "draws",
-                expected=f"more than {int(1.0 / (1.0 - level))} for level {level:g}",
+                expected=f"at least {int(1.0 / beyond)} for level {level:g}",
                 got=str(len(self.replicated)),
                 hint="draw more samples from the predictive distribution",
             )
-        return np.asarray((self.two_sided < 1.0 - level).cpu().numpy())
+        return np.asarray((self.two_sided < beyond).cpu().numpy())
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
         """Return observed, replicated, p_value, two_sided and distance as NumPy arrays."""
@@ -157,7 +158,7 @@ def predictive_check(
     *,
     statistics: Mapping[str, Statistic | OfSeries] | Sequence[str] | None = None,
     per: Per | None = None,
-    groups: Sequence[Hashable] | None = None,
+    groups: Sequence[Hashable] | Tensor | None = None,
 ) -> PredictiveCheck:
     r"""Compare statistics of the data with those of data that the model made.
 
@@ -217,14 +218,17 @@ def predictive_check(
     2000; on the prior: Gabry et al., *Visualization in Bayesian Workflow*, 2019.
     """
     there = check_data(draws, observed)
+    if isinstance(groups, Tensor):
+        groups = groups.tolist()  # its own elements are equal to no other
     kind: Per = ("all" if groups is None else "group") if per is None else per
     places, split = split_into(observed.shape, kind, groups)
     timed = observed.ndim == 3 and kind != "horizon"
     zeros = bool((observed == 0).any()) or bool((draws == 0).any())
+    dtype = common_dtype(draws, observed)
     chosen = choose(statistics, steps=observed.shape[1] if timed else 1, zeros=zeros)
 
     def of_sets(sets: Tensor) -> Tensor:  # (sets, *shape) -> (sets, statistics, places)
-        blocks = split(as_numbers(sets).masked_fill(~there, torch.nan))
+        blocks = split(sets.to(dtype).masked_fill(~there, torch.nan))
         found = [[taken(name, it, block) for block in blocks] for name, it in chosen.items()]
         return torch.stack([torch.cat(of_places, dim=1) for of_places in found], dim=1)
 

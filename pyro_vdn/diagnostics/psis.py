@@ -14,6 +14,9 @@ from pyro_vdn.errors import InputError
 LEAST_TAIL = 5
 """Fewest draws of a tail that is fitted: 21 draws have such a tail."""
 
+RELIABLE_K_HAT = 0.7
+"""Largest shape of the weights' tail at which an estimate is of use."""
+
 # Prior of Zhang and Stephens on the scale, and the weak prior of Vehtari et al. on the shape.
 _SCALE_PRIOR = 3.0
 _SHAPE_PRIOR = 10.0
@@ -68,7 +71,7 @@ def psis(log_ratios: Tensor) -> Smoothed:
 
     Example:
         >>> normal = torch.distributions.Normal(torch.zeros(()), 1.0)
-        >>> z = normal.sample((2000,))
+        >>> z = torch.randn(2000, generator=torch.Generator().manual_seed(0))
         >>> wide = torch.distributions.Normal(0.0, 3.0).log_prob(z) - normal.log_prob(z)
         >>> narrow = torch.distributions.Normal(0.0, 0.9).log_prob(z) - normal.log_prob(z)
         >>> psis(torch.stack([wide, narrow], dim=-1)).k_hat > 0.7

@@ -92,15 +92,20 @@ class SBCResult:
     def moments(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
         r"""Standardised mean and variance of the ranks, by quantity, each about 0 if uniform.
 
-        Both count standard errors. A mean above 0 says that draws are too low. A variance above 0
-        says that they spread too little, for origins fall outside; below 0, too much.
+        Both count standard errors, those of uniform ranks :math:`r - S / 2`, whose squares have the
+        mean :math:`(R^2 - 1) / 12` and the variance :math:`(R^2 - 1) (R^2 - 4) / 180` with
+        :math:`R = S + 1`. A mean above 0 says that draws are too low. A variance above 0 says that
+        they spread too little, for origins fall outside; below 0, too much. The two ranks of a
+        single draw have no spread to tell: 0.
         """
+        cells, count = self.num_draws + 1, self.num_simulations
+        expected = (cells**2 - 1) / 12.0
+        deviation = np.sqrt(max((cells**2 - 1) * (cells**2 - 4), 1) / 180.0)
         found = {}
         for name, ranks in self.ranks.items():
-            values = (ranks.detach().cpu().double().numpy() + 0.5) / (self.num_draws + 1) - 0.5
-            count = self.num_simulations
-            mean = values.mean(axis=0) * np.sqrt(12.0 * count)
-            spread = ((values**2).mean(axis=0) - 1.0 / 12.0) * np.sqrt(180.0 * count)
+            values = ranks.detach().cpu().double().numpy() - 0.5 * self.num_draws
+            mean = values.mean(axis=0) * np.sqrt(count / expected)
+            spread = ((values**2).mean(axis=0) - expected) * np.sqrt(count) / deviation
             found[name] = (mean, spread)
         return found
 

@@ -55,14 +55,14 @@ class ConjugateNeurons(PyroModule):
 
     def simulate(self, num_rows: int) -> Tensor:
         """Draw data from the model, `(num_rows, outputs)`."""
-        units = torch.randn(num_rows, self.weight.shape[1])
-        return (
-            units @ self.weight.mT + self.bias + self.noise * torch.randn(num_rows, len(self.bias))
-        )
+        units = self.weight.new_empty(num_rows, self.weight.shape[1]).normal_()
+        noise = self.bias.new_empty(num_rows, len(self.bias)).normal_()
+        return units @ self.weight.mT + self.bias + self.noise * noise
 
     def log_evidence(self, y: Tensor) -> Tensor:
         """Return the exact `log p(y)` of each row, `(rows,)`."""
-        covariance = self.weight @ self.weight.mT + self.noise**2 * torch.eye(len(self.bias))
+        noise = self.noise**2 * torch.eye(len(self.bias)).to(self.weight)
+        covariance = self.weight @ self.weight.mT + noise
         evidence: Tensor = dist.MultivariateNormal(self.bias, covariance).log_prob(y)
         return evidence
 

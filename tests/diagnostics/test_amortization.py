@@ -20,7 +20,7 @@ from pyro_vdn.bench.seen_chains import SeenChains
 from pyro_vdn.diagnostics import AmortizationGap, amortization_gap
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn import VariationalNeurons
-from pyro_vdn.poutine import clamp, dropout, scale_noise
+from pyro_vdn.poutine import clamp, deterministic, dropout, scale_noise
 from pyro_vdn.testing import (
     ConjugateNeurons,
     NeuronStack,
@@ -94,7 +94,8 @@ def test_rows_are_refined_by_themselves() -> None:
     wrong = scale_noise(model, 0.5)
     few = {**QUICK, "steps": 20}
     alone = amortization_gap(wrong, NeuronGuide(wrong), y[1:2], **few)
-    together = amortization_gap(wrong, NeuronGuide(wrong), y, **few)
+    with torch.no_grad():  # as a caller who reports may have it
+        together = amortization_gap(wrong, NeuronGuide(wrong), y, **few)
     error = (alone.error[0].square() + together.error[1].square()).sqrt()
     assert abs(alone.gap[0] - together.gap[1]) < 4 * error
 
@@ -169,6 +170,9 @@ def test_refuses_what_it_cannot_refine() -> None:
     dropped = dropout(stack)
     with pytest.raises(InputError, match=r"site 'layers\.0\.z': expected a normal .* DroppedOut"):
         amortization_gap(dropped, NeuronGuide(dropped), x, y)
+    twin = deterministic(stack)
+    with pytest.raises(InputError, match="model: expected posteriors that have noise, got points"):
+        amortization_gap(twin, NeuronGuide(twin), x, y)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,21 @@ def test_ranks_are_not_cut_and_have_at_most_one_bin_each() -> None:
     assert len(histogram_band(100, bins=20, ranks=4).lower) == 4
 
 
+@pytest.mark.parametrize(("count", "ranks", "bins"), [(10, 3, 2), (20, 3, 2), (9, None, 4)])
+def test_no_wider_cut_leaves_the_level(count: int, ranks: int | None, bins: int) -> None:
+    band = histogram_band(count, bins=bins, level=0.9, ranks=ranks)
+    shares = np.diff(band.edges)
+    law = [scipy.stats.binom(count, share) for share in shares]
+    k = np.arange(count + 1)
+    every = np.concatenate([np.r_[one.cdf(k), one.sf(k - 1)] for one in law])
+    found = []
+    for tail in np.unique(every) * (1 + 1e-9):
+        lower = np.array([int((one.cdf(k) <= tail).sum()) for one in law])
+        upper = np.array([int((one.sf(k - 1) > tail).sum()) - 1 for one in law])
+        found.append(probability_in_bins(count, shares, lower, upper))
+    assert band.coverage == pytest.approx(min(one for one in found if one >= 0.9))
+
+
 @pytest.mark.parametrize("ranks", [None, 60])
 def test_equal_bins_have_equal_bands(ranks: int | None) -> None:
     band = histogram_band(200, bins=20, ranks=ranks)

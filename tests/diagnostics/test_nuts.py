@@ -16,7 +16,7 @@ from scipy.stats import wasserstein_distance
 from pyro_vdn.diagnostics import NutsComparison, SiteComparison, compare_with_nuts
 from pyro_vdn.diagnostics.nuts_comparison import wasserstein
 from pyro_vdn.errors import InputError
-from pyro_vdn.poutine import clamp, kl_weight, scale_noise
+from pyro_vdn.poutine import clamp, dropout, kl_weight, scale_noise
 from pyro_vdn.testing import ConjugateNeurons, orthogonal_columns
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -37,7 +37,8 @@ def test_spoiled_guide_is_as_far_from_nuts_as_from_the_exact_posterior() -> None
     spoiled = scale_noise(model, torch.tensor([1.0, 0.5]))
     spoiled(y)  # its parameters are in the store from here on
     state, store = torch.get_rng_state(), pyro.get_param_store().get_state()
-    found = compare_with_nuts(spoiled, NeuronGuide(spoiled), y, **SMALL)
+    with torch.no_grad():  # as a caller who reports may have it
+        found = compare_with_nuts(spoiled, NeuronGuide(spoiled), y, **SMALL)
     assert torch.equal(torch.get_rng_state(), state)
     assert pyro.get_param_store().get_state()["params"].keys() == store["params"].keys()
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -87,6 +88,14 @@ def test_chains_apart_are_no_reference() -> None:
     assert not NutsComparison({"z": fine}, 3).converged
 
 
+def test_chain_that_stands_still_is_no_reference() -> None:
+    chains = torch.randn(1, 200, 2)
+    fine = SiteComparison.of(torch.randn(400, 2), chains)
+    still = SiteComparison.of(torch.randn(400, 2), torch.zeros_like(chains))
+    assert not NutsComparison({"a": fine, "b": still}, 0).converged
+    assert not NutsComparison({"b": still, "a": fine}, 0).converged
+
+
 # --- refusals ---
 
 
@@ -95,13 +104,19 @@ def _discrete(y: torch.Tensor) -> None:
     pyro.sample("y", dist.Normal(k, 1.0), obs=y)
 
 
+def _masked(model: Any) -> Any:
+    return pyro.poutine.mask(model, mask=torch.tensor([[True], [False]]))
+
+
 @pytest.mark.parametrize(
     ("effect", "options", "message"),
     [
         (lambda model: model, {"max_latents": 3}, "expected 1 to 3 latent numbers .* got 4"),
         (lambda model: model, {"num_samples": 3}, "num_samples: expected at least 4, got 3"),
         (lambda model: kl_weight(model, 0.5), {}, "site 'neurons.z': expected a density of weight"),
-        (lambda model: clamp(model, {"neurons": {0: 0.0}}), {}, "got fixed, held or masked units"),
+        (lambda model: clamp(model, {"neurons": {0: 0.0}}), {}, "got fixed, held, dropped or mask"),
+        (dropout, {}, "site 'neurons.z': expected a latent site with a density"),
+        (lambda model: _masked(model), {}, "site 'neurons.z': expected a latent site with a den"),
         (lambda _: _discrete, {}, "site 'k': expected a continuous latent site, got a Bernoulli"),
     ],
 )

@@ -120,6 +120,31 @@ def test_groups_alone_ask_for_groups() -> None:
     assert (check.per, check.places) == ("group", (2020, 2021))
 
 
+def test_labels_in_a_tensor_are_those_of_a_list() -> None:
+    labels = [3, 1, 3, 1]
+    check = predictive_check(normal(9, 4), normal(4), groups=torch.tensor(labels))
+    assert check.places == predictive_check(normal(9, 4), normal(4), groups=labels).places == (3, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.long])
+def test_statistics_of_draws_and_data_of_any_dtype_are_comparable(dtype: torch.dtype) -> None:
+    y = torch.tensor([0, 1, 0, 2, 0, 0, 1], dtype=torch.float64)
+    check = predictive_check(y.expand(30, 7).to(dtype), y, statistics=["mean", "median", "max"])
+    assert (check.p_value == 0.5).all()  # the same data tie, though a mean of 4 / 7 is rounded
+    half = predictive_check(normal(300, 50).to(dtype), normal(50, seed=1).to(dtype))
+    assert half.p_value.dtype == (torch.float64 if dtype == torch.long else torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("draws", "level"), [(20, 0.95), (10, 0.9), (199, 0.99)])
+def test_data_beyond_all_draws_are_outside(draws: int, level: float, dtype: torch.dtype) -> None:
+    check = predictive_check(normal(draws, 3).to(dtype), normal(3) + 99, statistics=["mean"])
+    assert check.outside(level).all()
+    fewer = predictive_check(normal(round(1 / (1 - level)) - 1, 3).to(dtype), normal(3) + 99)
+    with pytest.raises(InputError, match=f"at least {round(1 / (1 - level))} for level"):
+        fewer.outside(level)
+
+
 def test_counts_are_checked_for_zeros() -> None:
     y = torch.poisson(torch.full((200, 1), 2.0), torch.Generator().manual_seed(0)).long()
     y[::2] = 0  # inflated
@@ -239,7 +264,7 @@ def test_the_text_marks_what_does_not_fit() -> None:
         ),
         (
             lambda: predictive_check(normal(9, 3), normal(3)).outside(0.95),
-            r"draws: expected more than 19 for level 0.95, got 9",
+            r"draws: expected at least 20 for level 0.95, got 9",
         ),
         (
             lambda: predictive_check(normal(9, 3), normal(3)).outside(1.5),

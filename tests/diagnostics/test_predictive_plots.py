@@ -181,7 +181,7 @@ def test_undefined_statistics_are_said_to_be(tmp_path: Path) -> None:
         ),
         (
             lambda: plot_predictive_check(predictive_check(normal(9, 3), normal(3))),
-            r"draws: expected more than 19",
+            r"draws: expected at least 20",
         ),
     ],
 )

@@ -256,6 +256,16 @@ def test_verdicts_together_have_the_stated_error_rate() -> None:
     assert 3 <= alarms <= 21
 
 
+@pytest.mark.parametrize("num_draws", [1, 3, 19])
+def test_moments_of_uniform_ranks_are_standardised_for_any_number_of_draws(num_draws: int) -> None:
+    every = torch.cartesian_prod(*[torch.arange(num_draws + 1)] * 2).mT  # two of all equally often
+    mean, spread = SBCResult({"z": every}, num_draws).moments["z"]
+    assert mean.mean() == pytest.approx(0.0, abs=1e-12)
+    assert (mean**2).mean() == pytest.approx(1.0)
+    assert spread.mean() == pytest.approx(0.0, abs=1e-12)
+    assert (spread**2).mean() == pytest.approx(0.0 if num_draws == 1 else 1.0)
+
+
 def test_figure_shows_every_quantity_and_names_what_fails() -> None:
     result = check(scale_noise(conjugate(), torch.tensor([1.0, 0.5, 1.0])), num_simulations=250)
     panels = plot_sbc(result).axes
@@ -313,6 +323,11 @@ X = torch.zeros(2, 3, dtype=torch.float64)
             Regression,
             {"quantities": {"odd": lambda values: values["neurons.z"].sum(-1) * torch.nan}},
             "quantity 'odd': expected numbers, got nan",
+        ),
+        (
+            Regression,
+            {"quantities": {"log_likelihood": lambda values: values["neurons.z"].sum(-1)}},
+            "quantity 'log_likelihood': expected a name of its own",
         ),
     ],
 )

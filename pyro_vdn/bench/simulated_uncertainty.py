@@ -169,11 +169,18 @@ def evidence_cases(repeats: int) -> dict[str, dict[str, float | None]]:
             gap.append(evidence.log_evidence - float(model.log_evidence(y).sum()))
             error.append(evidence.error)
         found[name] = {
-            "worst_k_hat": max(k_hat) if math.isfinite(max(k_hat)) else None,
+            "worst_k_hat": _for_json(max(k_hat)),
             "largest_gap": max(map(abs, gap)),
             "mean_error": sum(error) / repeats,
         }
     return found
+
+
+def _for_json(k_hat: float) -> float | str | None:
+    """Return a k-hat as JSON can say it: None where all weights are equal, "inf" at the worst."""
+    if k_hat == -math.inf:
+        return None
+    return k_hat if math.isfinite(k_hat) else str(k_hat)
 
 
 def split_conformal(sets: int, *, calibration: int = 499, test: int = 200) -> dict[str, float]:

@@ -66,8 +66,8 @@ def _bound(name: str) -> str:
     return "below 0.5" if name == "exact" else "says how far off"
 
 
-def _k_hat(value: float | None) -> str:
-    return "-∞: all weights are equal" if value is None else f"{value:.2f}"
+def _k_hat(value: float | str | None) -> str:
+    return "-∞: all weights are equal" if value is None else f"{float(value):.2f}"
 
 
 def uncertainty_table(results: Results) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pyro_vdn.bench.app import app
-from pyro_vdn.bench.simulated_uncertainty import GUIDES
-from pyro_vdn.bench.uncertainty_tables import simulated_table, uncertainty_table
+from pyro_vdn.bench.simulated_uncertainty import GUIDES, _for_json
+from pyro_vdn.bench.uncertainty_tables import _k_hat, simulated_table, uncertainty_table
 
 
 def test_simulated(tmp_path: Path) -> None:
@@ -32,6 +33,15 @@ def test_simulated(tmp_path: Path) -> None:
     assert adaptive["split_after_shift"] < 0.8 < 0.88 < adaptive["adaptive_after_shift"]
     assert adaptive["largest_gap"] <= adaptive["bound"]
     assert "1 of 1" in simulated_table(results)
+
+
+@pytest.mark.parametrize(
+    ("k_hat", "said"),
+    [(-math.inf, "-∞: all weights are equal"), (0.314, "0.31"), (math.inf, "inf")],
+)
+def test_the_worst_k_hat_is_not_taken_for_the_best(k_hat: float, said: str) -> None:
+    kept = json.loads(json.dumps(_for_json(k_hat), allow_nan=False))
+    assert _k_hat(kept) == said
 
 
 @pytest.mark.slow

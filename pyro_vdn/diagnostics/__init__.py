@@ -17,6 +17,7 @@ from pyro_vdn.diagnostics.check_statistics import (
 from pyro_vdn.diagnostics.collapse import CollapseReport, UnitCall, collapse_report
 from pyro_vdn.diagnostics.compare import ComparedFit, Comparison, compare
 from pyro_vdn.diagnostics.compare_plots import plot_compare
+from pyro_vdn.diagnostics.compare_scores import ComparedScore, ScoreComparison, compare_scores
 from pyro_vdn.diagnostics.conformal import SplitConformal
 from pyro_vdn.diagnostics.decomposition import Decomposition, decompose_variance
 from pyro_vdn.diagnostics.decomposition_plots import plot_decomposition, plot_unit_shares
@@ -128,6 +129,7 @@ __all__ = [
     "CollapseReport",
     "CollapseThresholds",
     "ComparedFit",
+    "ComparedScore",
     "Comparison",
     "Correlation",
     "Decomposition",
@@ -151,6 +153,7 @@ __all__ = [
     "QuantileReliability",
     "Reliability",
     "SBCResult",
+    "ScoreComparison",
     "Share",
     "SiteComparison",
     "Smoothed",
@@ -178,6 +181,7 @@ __all__ = [
     "central_interval",
     "collapse_report",
     "compare",
+    "compare_scores",
     "compare_with_nuts",
     "coverage",
     "crps_draws",

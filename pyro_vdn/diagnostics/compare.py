@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyro_vdn.diagnostics._blocks import block_numbers
 from pyro_vdn.diagnostics._checks import check_level
+from pyro_vdn.diagnostics._paired import Wording, of_rows, paired_rows
 from pyro_vdn.diagnostics.stacking import pseudo_bma_weights, stacking_weights
-from pyro_vdn.errors import InputError
 from pyro_vdn.nn.shapes import check_choice
 
-Array = NDArray[np.float64]
 Weights = Literal["stacking", "pseudo_bma"]
+
+_WORDING = Wording(
+    what="log_densities",
+    one="log density",
+    many="log densities",
+    example='{"neurons": log_density(model, guide, x, y)[1], ...}',
+    infinite="-inf is a density of 0: a likelihood with heavier tails, or more draws",
+)
 
 
 class ComparedFit(NamedTuple):
@@ -116,9 +120,7 @@ class Comparison:
                 f"{fit.elpd / self.rows:>9.4f}  {fit.elpd_diff:>9.1f}  {fit.dse:>8.1f}  "
                 f"{interval:>15}  {fit.weight:>6.2f}"
             )
-        of = f"{self.rows} rows" + (f", {self.missing} more left out" if self.missing else "")
-        lines.append(of if self.blocks == self.rows else f"{of}, in {self.blocks} blocks")
-        return "\n".join(lines)
+        return "\n".join([*lines, of_rows(self.rows, self.missing, self.blocks)])
 
 
 def compare(
@@ -161,6 +163,8 @@ def compare(
     integrated out at parameters that have not seen the row, and that is what a held-out density
     says directly.
 
+    Other scores of rows, such as CRPS, compare by :func:`compare_scores`.
+
     Args:
         log_densities: By name, log density of each held-out row in nats, `(rows,)`, such as the
             joint one of :func:`pyro_vdn.infer.log_density`. NaN is a missing row; a row that one
@@ -193,95 +197,11 @@ def compare(
     """
     check_level(level)
     check_choice("weights", weights, get_args(Weights))
-    names, table = _table(log_densities)
-    there = ~np.isnan(table).any(axis=1)
-    members = block_numbers(blocks, len(table))[there]
-    table = table[there]
-    error = _Error(members, by_block=blocks is not None)
-    elpd = table.sum(axis=0)
-    order = np.argsort(-elpd, kind="stable")
+    paired = paired_rows(log_densities, blocks, _WORDING)
     weigh = stacking_weights if weights == "stacking" else pseudo_bma_weights
-    weight = weigh(table)
-    best = order[0]
-    half_width = NormalDist().inv_cdf(0.5 + level / 2)
-    fits = []
-    for rank, at in enumerate(order):
-        diff = float(elpd[best] - elpd[at])
-        dse = error.of_sum(table[:, best] - table[:, at])
-        half = half_width * dse
-        measured = (
-            float(elpd[at]),
-            error.of_sum(table[:, at]),
-            diff,
-            dse,
-            diff - half,
-            diff + half,
-        )
-        fits.append(ComparedFit(names[at], rank, *measured, float(weight[at])))
-    return Comparison(tuple(fits), len(table), int((~there).sum()), error.count, level)
-
-
-class _Error:
-    """The standard error of a sum over rows of which those of one block may depend."""
-
-    def __init__(self, members: NDArray[np.intp], *, by_block: bool) -> None:
-        _, self.members = np.unique(members, return_inverse=True)
-        self.count = int(self.members.max(initial=-1)) + 1
-        if self.count < 2:
-            what = "blocks" if by_block else "log_densities"
-            raise InputError(
-                what,
-                expected=f"at least 2 {'blocks' if by_block else 'rows'} that all fits have",
-                got=str(self.count),
-                hint="leave out a fit whose densities are missing, or compare on more data",
-            )
-        # ArviZ divides by the number of rows; of few blocks the loss of one would be felt.
-        self.factor = self.count / (self.count - 1) if by_block else 1.0
-
-    def of_sum(self, values: Array) -> float:
-        sums = np.bincount(self.members, values - values.mean())
-        return math.sqrt(self.factor * float(np.square(sums).sum()))
-
-
-def _table(log_densities: Mapping[str, Tensor | ArrayLike]) -> tuple[list[str], Array]:
-    """Return names, and densities `(rows, fits)`, NaN where they are missing."""
-    columns = {name: _column(name, values) for name, values in log_densities.items()}
-    if not columns:
-        raise InputError(
-            "log_densities",
-            expected="at least one fit by name",
-            got="none",
-            hint='{"neurons": log_density(model, guide, x, y)[1], ...}',
-        )
-    rows = len(next(iter(columns.values())))
-    for name, values in columns.items():
-        if len(values) != rows:
-            raise InputError(
-                f"log_densities['{name}']",
-                expected=f"{rows} rows, as the first fit has",
-                got=str(len(values)),
-                hint="evaluate all fits on the same held-out rows; NaN for one that is missing",
-            )
-    return list(columns), np.stack(list(columns.values()), axis=1)
-
-
-def _column(name: str, values: Tensor | ArrayLike) -> Array:
-    plain = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values
-    column = np.array(plain, dtype=np.float64)
-    if column.ndim != 1:
-        raise InputError(
-            f"log_densities['{name}']",
-            expected="one log density per row, shape (rows,)",
-            got=f"shape {column.shape}",
-            hint="the joint density of each row; or flatten, with the rows' numbers as blocks",
-        )
-    infinite = np.isinf(column)
-    if infinite.any():
-        at = int(infinite.argmax())
-        raise InputError(
-            f"log_densities['{name}']",
-            expected="finite log densities, or NaN for a missing row",
-            got=f"{column[at]} at {at}",
-            hint="-inf is a density of 0: a likelihood with heavier tails, or more draws",
-        )
-    return column
+    weight = weigh(paired.values)
+    fits = tuple(
+        ComparedFit(paired.names[place.at], rank, *place[1:], float(weight[place.at]))
+        for rank, place in enumerate(paired.ranked(level, more_is_better=True))
+    )
+    return Comparison(fits, len(paired.values), paired.missing, paired.blocks, level)

@@ -75,7 +75,8 @@ def to_arviz(
     ============================ ===================================================================
     ``posterior``                neurons `z` by the name of their site, ``<layer>.loc`` and
                                  ``<layer>.scale`` of the posterior that each was drawn from, and
-                                 other latent sites (global parameters)
+                                 other latent sites (global parameters); from the prior what the
+                                 guide leaves to it
     ``posterior_predictive``     outcomes, from the same draws
     ``prior``                    the same variables as ``posterior``, of the model run alone
     ``prior_predictive``         outcomes, from these draws
@@ -101,7 +102,9 @@ def to_arviz(
 
     Args:
         model: A Pyro program, called as ``model(*inputs)``.
-        guide: Its guide; any guide will do.
+        guide: Its guide; any guide will do. One made for certain rows, such as an `AutoNormal` of
+            latent sites of rows, needs all of them in one batch, and no posterior of chosen `rows`
+            alone.
         data: Inputs before targets, `(x, y)` or `(x_0, x_1, y)`, each `(rows, ...)`; inputs alone,
             `x`, `(x,)` or `(x_0, x_1, None)`; or batches of either, such as a `DataLoader`. Targets
             are `(rows, outputs)`, `(rows, time, outputs)` or, tokens, `(rows, time)`; NaN where a

@@ -13,14 +13,14 @@ from pyro_vdn.report.estimates import mean_of, share_of
 
 def test_intervals_of_few_dependent_blocks_hold_the_mean() -> None:
     """Rows of a block are one number and a little noise: 95 % must hold over 4 blocks."""
-    simulations, blocks, rows = 400, 4, 5
+    simulations, blocks, rows = 200, 4, 5
     shared = torch.randn(simulations, blocks, 1)
     values = (shared + 0.1 * torch.randn(simulations, blocks, rows)).reshape(simulations, -1)
     members = torch.arange(blocks).repeat_interleave(rows)
     found = [mean_of(row, members) for row in values]
     held = sum(not one.differs_from(0.0) for one in found) / len(found)
-    assert held == pytest.approx(0.95, abs=0.035)
-    alone = [mean_of(row, torch.arange(blocks * rows)) for row in values]
+    assert held == pytest.approx(0.95, abs=0.045)
+    alone = [mean_of(row, torch.arange(blocks * rows)) for row in values[:80]]
     assert sum(not one.differs_from(0.0) for one in alone) / len(alone) < 0.75
 
 

@@ -75,8 +75,7 @@ def to_arviz(
     ============================ ===================================================================
     ``posterior``                neurons `z` by the name of their site, ``<layer>.loc`` and
                                  ``<layer>.scale`` of the posterior that each was drawn from, and
-                                 other latent sites (global parameters); from the prior what the
-                                 guide leaves to it
+                                 other latent sites, from the prior where the guide has none
     ``posterior_predictive``     outcomes, from the same draws
     ``prior``                    the same variables as ``posterior``, of the model run alone
     ``prior_predictive``         outcomes, from these draws
@@ -102,9 +101,8 @@ def to_arviz(
 
     Args:
         model: A Pyro program, called as ``model(*inputs)``.
-        guide: Its guide; any guide will do. One made for certain rows, such as an `AutoNormal` of
-            latent sites of rows, needs all of them in one batch, and no posterior of chosen `rows`
-            alone.
+        guide: Its guide, of any kind. One made for certain rows, such as an `AutoNormal` of local
+            sites, needs them in one batch, and no posterior of chosen `rows` alone.
         data: Inputs before targets, `(x, y)` or `(x_0, x_1, y)`, each `(rows, ...)`; inputs alone,
             `x`, `(x,)` or `(x_0, x_1, None)`; or batches of either, such as a `DataLoader`. Targets
             are `(rows, outputs)`, `(rows, time, outputs)` or, tokens, `(rows, time)`; NaN where a

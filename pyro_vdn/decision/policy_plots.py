@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _POLICY = "this policy"
+_MARKER, _GAP = 7.0, 9.0
+"""Points: size of a marker, and from the end of an interval to its label, clear of a marker."""
 
 
 def plot_policy(
@@ -35,7 +37,8 @@ def plot_policy(
 
     On the left the share of each action, with the mean risk it took and its mean cost. On the right
     the mean cost of the policy, of doing one thing always, and of the oracle, each with its
-    interval, and the paired difference in words.
+    interval, and beside each of these the paired difference: the mean cost of the policy less that
+    of the other, as in the report. Below 0, the policy is cheaper.
 
     Args:
         report: What :meth:`Policy.evaluate` returned.
@@ -142,8 +145,8 @@ def _said(report: PolicyReport, name: str) -> str:
 def _draw_costs(axes: Axes, report: PolicyReport, label: str) -> None:
     style(
         axes,
-        title=f"Mean cost, and what the policy saves ({100 * report.level:g} % intervals)",
-        x=label,
+        title=f"Mean cost, with {100 * report.level:g} % intervals",
+        x=f"{label}\nnumbers: this policy less the other (below 0: it is cheaper)",
     )
     ways = {_POLICY: report.cost} | {name: way.cost for name, way in report.alternatives.items()}
     places = np.arange(len(ways))
@@ -151,7 +154,7 @@ def _draw_costs(axes: Axes, report: PolicyReport, label: str) -> None:
     for place, (name, cost) in enumerate(ways.items()):
         colour = {_POLICY: ACCENT, ORACLE: MUTED}.get(name, WARM)
         axes.hlines(place, cost.lower, cost.upper, color=colour, lw=2.4)
-        axes.plot(cost.value, place, "o", color=colour, ms=7)
+        axes.plot(cost.value, place, "o", color=colour, ms=_MARKER)
     axes.set_yticks(places, list(ways))
     axes.set_ylim(len(ways) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -163,17 +166,19 @@ def _draw_costs(axes: Axes, report: PolicyReport, label: str) -> None:
     text: dict[str, Any] = {"va": "center", "fontsize": 10, "color": INK}
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # hides the dashed line
     for place, way in enumerate(report.alternatives.values(), start=1):
-        said = _difference(way.difference)
-        axes.text(way.cost.upper + 0.03 * room, place, said, bbox=ground, **text)
+        axes.annotate(
+            _difference(way.difference),
+            (way.cost.upper, place),
+            (_GAP, 0),
+            textcoords="offset points",
+            bbox=ground,
+            **text,
+        )
 
 
 def _difference(difference: Estimate) -> str:
-    """Return in words how much less the policy costs than an alternative."""
-    value, lower, upper = -difference.value, -difference.upper, -difference.lower
-    word = "saves" if value >= 0 else "adds"
-    if value < 0:
-        value, lower, upper = -value, -upper, -lower
-    return f"{word} {value:.3g} [{lower:.3g}, {upper:.3g}]"
+    """Return how much more the policy costs than an alternative, with the sign of the report."""
+    return f"{difference.value:+.3g} [{difference.lower:+.3g}, {difference.upper:+.3g}]"
 
 
 def _colour(name: str) -> str:

@@ -66,7 +66,8 @@ class PolicyReport:
         cost: Mean cost of a case.
         actions: What became of the cases, by name among :data:`PATHS`, those on offer.
         alternatives: Mean costs of doing one thing always, where on offer, and of the oracle, which
-            knows afterwards what was cheapest; each with its paired difference.
+            knows afterwards what was cheapest; each with its paired difference, the policy less the
+            other: below 0, the policy is cheaper.
         cases: Number of cases.
         level: Share of the resamples that each interval holds.
 

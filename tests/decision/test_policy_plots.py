@@ -19,6 +19,8 @@ from pyro_vdn.decision import (
 from pyro_vdn.decision.policy_plots import _difference
 from pyro_vdn.diagnostics import save
 
+_CONVENTION = "numbers: this policy less the other (below 0: it is cheaper)"
+
 
 def report() -> PolicyReport:
     generator = np.random.default_rng(0)
@@ -51,20 +53,34 @@ def test_the_figure_shows_the_given_numbers(tmp_path: Path) -> None:
     assert [text.get_text() for text in costs.texts] == [
         _difference(way.difference) for way in shown.alternatives.values()
     ]
-    assert costs.get_xlabel() == "nats"
+    assert costs.get_xlabel() == "nats\n" + _CONVENTION
     save(figure, tmp_path / "policy.png", dpi=100)
     assert imread(tmp_path / "policy.png").shape[1] == 1200
 
 
-@pytest.mark.parametrize(
-    ("difference", "said"),
-    [
-        (Estimate(-0.2, -0.3, 0.1), "saves 0.2 [-0.1, 0.3]"),
-        (Estimate(0.2, 0.1, 0.3), "adds 0.2 [0.1, 0.3]"),
-    ],
-)
-def test_differences_in_words(difference: Estimate, said: str) -> None:
-    assert _difference(difference) == said
+def test_differences_have_the_sign_of_the_report() -> None:
+    assert _difference(Estimate(-0.2, -0.3, 0.1)) == "-0.2 [-0.3, +0.1]"
+    assert _difference(Estimate(0.2, 0.1, 0.3)) == "+0.2 [+0.1, +0.3]"
+    shown = report()
+    always_accept = shown.alternatives["always accept"].difference
+    assert always_accept.upper < 0  # the policy is cheaper
+    text = plot_policy(shown).axes[1].texts[0].get_text()
+    assert [float(word.strip("[],")) for word in text.split()] == pytest.approx(
+        tuple(always_accept), rel=1e-2
+    )
+
+
+def test_labels_keep_clear_of_markers_where_intervals_have_no_width() -> None:
+    shown = report()
+    always_abstain = shown.alternatives["always abstain"].cost
+    assert always_abstain.lower == pytest.approx(always_abstain.upper)
+    figure = plot_policy(shown)
+    figure.draw_without_rendering()
+    costs, points = figure.axes[1], figure.dpi / 72
+    for text, way in zip(costs.texts, shown.alternatives.values(), strict=True):
+        ground = text.get_bbox_patch().get_window_extent()
+        marker = costs.transData.transform((way.cost.value, 0.0))[0] + 3.5 * points
+        assert ground.x0 - marker > 3 * points
 
 
 def test_draws_used_by_look() -> None:

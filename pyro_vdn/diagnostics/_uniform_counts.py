@@ -192,7 +192,8 @@ def checked_values(values: Tensor | ArrayLike, count: int, ranks: int | None) ->
 def _poisson(largest: int, mean: float) -> Array:
     """Return the Poisson probabilities of 0, ..., `largest`."""
     k = np.arange(largest + 1)
-    mass: Array = np.exp(k * np.log(mean) - mean - _log_factorial(k))
+    factorials = _log_factorials(largest.bit_length())[: largest + 1]
+    mass: Array = np.exp(k * np.log(mean) - mean - factorials)
     return mass
 
 
@@ -202,6 +203,12 @@ def _convolved(first: Array, second: Array) -> Array:
     length = len(first) + len(second) - 1
     padded = 1 << (length - 1).bit_length()
     return np.fft.irfft(np.fft.rfft(first, padded) * np.fft.rfft(second, padded), padded)[:length]
+
+
+@lru_cache(maxsize=8)
+def _log_factorials(bits: int) -> Array:
+    """Return the logs of the factorials of all numbers of so many bits: one table for many laws."""
+    return _log_factorial(np.arange(1 << bits))
 
 
 def _log_factorial(k: Counts | int) -> Array:

@@ -84,7 +84,8 @@ class PredictiveCheck:
 
         Returns:
             Whether the two-sided p-value is below `1 - level`, `(statistics, places)`. Of a true
-            model that happens at a share `1 - level` of places: expect some among many.
+            model that happens at about a share `1 - level` of places, less often where draws are
+            few or values tie: expect some among many.
 
         Raises:
             InputError: If the level lies outside (0, 1), or there are too few draws to leave it.

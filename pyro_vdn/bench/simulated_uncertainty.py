@@ -148,13 +148,13 @@ def verdicts(simulations: int, repeats: int) -> dict[str, int]:
     return passed
 
 
-def evidence_cases(repeats: int) -> dict[str, dict[str, float | None]]:
+def evidence_cases(repeats: int) -> dict[str, dict[str, float | str | None]]:
     """Return the worst k-hat and error of importance-weighted evidence, by scale of the guide.
 
     Args:
         repeats: Data sets of 20 rows.
     """
-    found: dict[str, dict[str, float | None]] = {}
+    found: dict[str, dict[str, float | str | None]] = {}
     for name, factor in GUIDES.items():
         k_hat, gap, error = [], [], []
         for seed in range(repeats):

@@ -25,6 +25,7 @@ from pyro_vdn.diagnostics import (
 from pyro_vdn.diagnostics.intervals import Interval
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer import Prediction, pooled, predict
+from pyro_vdn.train.evaluate import as_prediction, predictive
 from pyro_vdn.train.members import method_label
 from pyro_vdn.train.problem import Problem, Source, load_problem
 from pyro_vdn.train.recipes import RegressionRecipe
@@ -115,10 +116,7 @@ def _run(
 def _predict(model: Any, x: Tensor, y: Tensor, num_samples: int) -> Prediction:
     """Predict with the closed form where there is one."""
     found = predict(model, NeuronGuide(model), x, y=y, num_samples=num_samples)
-    form = found.closed_form
-    if form is None:
-        return found
-    return Prediction(form.draws, form.log_prob_per_output, form.log_prob_joint, form)
+    return as_prediction(predictive(found))
 
 
 def score_prediction(

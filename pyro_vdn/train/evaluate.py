@@ -265,10 +265,15 @@ def _pooled(found: Sequence[Prediction | ClosedForm]) -> Prediction | ClosedForm
     """Return the mixture in equal shares, in closed form where all are."""
     if len(found) == 1:
         return found[0]
-    return predictive(pooled([_as_prediction(one) for one in found]))
+    return predictive(pooled([as_prediction(one) for one in found]))
 
 
-def _as_prediction(found: Prediction | ClosedForm) -> Prediction:
+def as_prediction(found: Prediction | ClosedForm) -> Prediction:
+    """Return a predictive distribution as one that `pooled` takes, closed forms as they are.
+
+    Args:
+        found: What `predictive` returned.
+    """
     if isinstance(found, Prediction):
         return found
     return Prediction(found.draws, found.log_prob_per_output, found.log_prob_joint, found)

@@ -99,7 +99,7 @@ def standard_errors(rows: Mapping[str, Tensor], blocks: Tensor) -> dict[str, flo
     """
     counts = (~rows["nll"].isnan()).flatten(1).sum(-1).double()
     whole = (counts > 0).double()
-    if len(blocks[counts > 0].unique()) < 2:
+    if int(torch.bincount(blocks[counts > 0]).count_nonzero()) < 2:
         return {}
     errors = {}
     for name, values in rows.items():

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vdn.diagnostics._checks import check_draws, check_finite, refuse_where
 from pyro_vdn.diagnostics.quantiles import check_levels
 from pyro_vdn.errors import InputError
+from pyro_vdn.nn.unit_measures import precise
 
 DEFAULT_LEVELS = tuple(step / 20 for step in range(1, 20))
 """Nominal levels 0.05, 0.10, ..., 0.95."""
@@ -63,7 +64,7 @@ def pit(draws: Tensor, target: Tensor, *, randomised: bool = True, seed: int = 0
         seed: Seed of :math:`v`. The global random state is neither read nor changed.
 
     Returns:
-        Values in [0, 1], shape `(...)`, dtype of the draws.
+        Values in [0, 1], shape `(...)`, dtype of the draws or, of half precision, single.
 
     Raises:
         InputError: If shapes disagree or a value is not finite.
@@ -78,7 +79,8 @@ def pit(draws: Tensor, target: Tensor, *, randomised: bool = True, seed: int = 0
     check_draws(draws, target)
     below = (draws < target).sum(dim=0)
     ties = (draws == target).sum(dim=0)
-    share = shares_of_cells(draws[0], randomised=randomised, seed=seed)
+    # Half precision has a few hundred places in [0, 1] for ranks of any number of draws.
+    share = shares_of_cells(precise(draws[0]), randomised=randomised, seed=seed)
     return (below + share * (ties + 1)) / (draws.shape[0] + 1)
 
 

@@ -43,6 +43,19 @@ def test_randomised_pit_stays_in_its_cell_and_follows_the_seed() -> None:
     assert not torch.equal(values, pit(draws, target, seed=1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pit_of_half_precision_is_single(dtype: torch.dtype) -> None:
+    draws = torch.arange(3000).div(3000).to(dtype)[:, None].expand(3000, 400)
+    target = torch.linspace(0, 1, 400).to(dtype)
+    values = pit(draws, target)
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(
+        values.double(), pit(draws.double(), target.double()), atol=0.01, rtol=0
+    )
+    assert values.unique().numel() == 400
+    assert float(values.max()) < 1.0
+
+
 def test_pit_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
     pit(normal(3, 4), normal(4))

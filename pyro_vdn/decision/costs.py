@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyro_vdn.decision._ordering import Array
@@ -130,6 +130,18 @@ class PolicyCases:
         return (
             self.score if self.refined_uncertainty is None else np.asarray(self.refined_uncertainty)
         )
+
+    def take(self, chosen: NDArray[np.bool_]) -> PolicyCases:
+        """Return some of the cases.
+
+        Args:
+            chosen: Which, `(cases,)`.
+
+        Returns:
+            Those chosen, in their order.
+        """
+        arrays = (getattr(self, field.name) for field in fields(self))
+        return PolicyCases(*(None if array is None else array[chosen] for array in arrays))
 
     def path_risks(self) -> dict[str, Array | None]:
         """Return the risk that each of :data:`PATHS` takes, `(cases,)`, or None for no answer."""

@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyro_vdn.decision._bootstrap import bootstrap
+from pyro_vdn.decision._folds import held_out_cost
 from pyro_vdn.decision._ladder import Steps, best_places, least
 from pyro_vdn.decision._ordering import Array
 from pyro_vdn.decision.costs import Costs, PolicyCases
-from pyro_vdn.decision.policy_report import PolicyReport, policy_report
+from pyro_vdn.decision.policy_report import PolicyReport, paid, policy_report
 from pyro_vdn.diagnostics._checks import as_array
 from pyro_vdn.errors import InputError
 from pyro_vdn.nn.shapes import check_positive
@@ -41,8 +42,8 @@ class Policy:
         fall_back: Largest that is left to the fallback.
         refined_accept: Largest refined uncertainty that is accepted.
         refined_fall_back: Largest refined one that is left to the fallback.
-        validation_cost: Mean cost on the cases it was chosen on, a little too good for others; NaN
-            for a policy set by hand.
+        validation_cost: Mean cost on the cases it was chosen on, too good for others, or on folds
+            held out, see :meth:`choose`; NaN for a policy set by hand.
 
     Raises:
         InputError: If thresholds fall, or give cases to an action without a cost.
@@ -68,7 +69,16 @@ class Policy:
         _check_stage("refined_accept, refined_fall_back", self.refined, second)
 
     @classmethod
-    def choose(cls, cases: PolicyCases, costs: Costs, *, grid: int = 32) -> Policy:
+    def choose(
+        cls,
+        cases: PolicyCases,
+        costs: Costs,
+        *,
+        grid: int = 32,
+        folds: int = 0,
+        blocks: Tensor | ArrayLike | None = None,
+        seed: int = 0,
+    ) -> Policy:
         """Choose the thresholds that cost least on validation cases.
 
         For each pair of refined thresholds on a grid of observed values, the thresholds at few
@@ -76,16 +86,26 @@ class Policy:
         other in turn, until nothing gets cheaper. No thresholds at all are cheaper where the
         refined uncertainty takes at most `grid` values, or drawing more is not on offer.
 
+        The mean cost of these very cases is too good for others, the more so the fewer of them are
+        costly. In a simulation with all actions on offer, new cases cost on average twice as much
+        with 10 failures to learn from, 68 % more with 26, 35 % with 56, 16 % with 210 and 6 % with
+        840. The mean over `folds`, each by thresholds chosen on the others, was within 5 % on
+        average, though a single one strays (by 20 % with 26).
+
         Args:
             cases: Validation cases.
             costs: What actions cost, in the unit of the risk.
             grid: Refined thresholds to try, at least 1; work and precision grow with it.
+            folds: Number of folds behind `validation_cost`; 0 for the cost of these very cases.
+                Thresholds are chosen on all of them either way.
+            blocks: Labels of blocks that stay in one fold, such as sequences, `(cases,)`.
+            seed: Seed of the division. The global random state is neither read nor changed.
 
         Returns:
             The policy.
 
         Raises:
-            InputError: If an action has a cost but its arrays are missing, or the grid is empty.
+            InputError: If arrays of an action are missing, the grid is empty, or folds do not fit.
         """
         check_positive(grid=grid)
         search = _Search(cases, cases.path_costs(costs))
@@ -97,6 +117,13 @@ class Policy:
         accept, draw, fall_back = best.first
         # Of thresholds that cost the same: infinite ones, for new cases beyond the observed.
         refined_accept, refined_fall_back = search.refined_for(best)
+        cost = best.cost / len(cases)
+        if folds:
+
+            def held_out(others: PolicyCases, these: PolicyCases) -> Array:
+                return paid(these, costs, cls.choose(others, costs, grid=grid)._paths(these))
+
+            cost = held_out_cost(cases, held_out, folds=folds, blocks=blocks, seed=seed)
         return cls(
             costs=costs,
             accept=accept,
@@ -104,7 +131,7 @@ class Policy:
             fall_back=fall_back,
             refined_accept=refined_accept,
             refined_fall_back=refined_fall_back,
-            validation_cost=best.cost / len(cases),
+            validation_cost=cost,
         )
 
     def decide(self, uncertainty: Tensor | ArrayLike) -> NDArray[np.str_]:
@@ -158,11 +185,14 @@ class Policy:
             InputError: If an action has a cost but its arrays are missing, or a setting makes no
                 sense.
         """
-        first = np.array(_FIRST)[_action(cases.score, self.first)]
-        second = np.array(_SECOND)[_action(cases.refined_score, self.refined)]
-        path = np.where(first == "draw", np.char.add("draw, ", second), first)
         draws = bootstrap(blocks, len(cases), resamples=resamples, level=level, seed=seed)
-        return policy_report(cases, self.costs, path, draws)
+        return policy_report(cases, self.costs, self._paths(cases), draws)
+
+    def _paths(self, cases: PolicyCases) -> NDArray[np.str_]:
+        """Return what becomes of each case, one of :data:`PATHS`, `(cases,)`."""
+        first = self.decide(cases.score)
+        second = self.decide_refined(cases.refined_score)
+        return np.where(first == "draw", np.char.add("draw, ", second), first)
 
     @property
     def first(self) -> tuple[float, float, float]:

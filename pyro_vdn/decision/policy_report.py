@@ -94,10 +94,9 @@ def policy_report(
 ) -> PolicyReport:
     """Return what cases cost that take given paths, one of :data:`PATHS` each, `(cases,)`."""
     offered = cases.path_costs(costs)
-    paid = np.select([path == name for name in offered], list(offered.values()))
     ways = {name: offered[key] for key, name in ALTERNATIVES.items() if key in offered}
     ways[ORACLE] = np.min(list(offered.values()), axis=0)
-    means = _Means(draws, np.stack([paid, *ways.values()]))
+    means = _Means(draws, np.stack([paid(cases, costs, path), *ways.values()]))
     risks = cases.path_risks()
     return PolicyReport(
         cost=means.of(0),
@@ -109,6 +108,12 @@ def policy_report(
         cases=len(cases),
         level=draws.level,
     )
+
+
+def paid(cases: PolicyCases, costs: Costs, path: NDArray[np.str_]) -> Array:
+    """Return what each case costs on its path, `(cases,)`."""
+    offered = cases.path_costs(costs)
+    return np.select([path == name for name in offered], list(offered.values()))
 
 
 class _Means:

@@ -51,6 +51,14 @@ def test_without_refined_scores_the_first_ones_stand() -> None:
     assert len(plain) == 2
 
 
+def test_some_of_the_cases_keep_all_they_have() -> None:
+    last, plain = FULL.take(np.array([False, True])), PolicyCases([0.1, 0.9], [0.0, 1.0])
+    found = (last.uncertainty, last.risk, last.refined_uncertainty, last.refined_risk)
+    np.testing.assert_allclose(found, [[0.9], [1.0], [0.8], [0.5]], rtol=1e-6)
+    assert last.fallback_risk.tolist() == [0.2]
+    assert plain.take(np.array([True, False])).refined_uncertainty is None
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [

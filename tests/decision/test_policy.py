@@ -49,6 +49,12 @@ def cost_of(data: PolicyCases, costs: Costs, limits: tuple[float, ...]) -> float
     return total / len(data)
 
 
+def cost_of_many(policy: Policy, data: PolicyCases) -> float:
+    """Return the mean cost of a policy without draws."""
+    decided, offered = policy.decide(data.score), data.path_costs(policy.costs)
+    return float(sum(cost[decided == name].sum() for name, cost in offered.items())) / len(data)
+
+
 def cheapest(data: PolicyCases, costs: Costs) -> float:
     """Try all ordered thresholds there are."""
     few, many = (
@@ -128,6 +134,43 @@ def test_it_decides_in_two_stages() -> None:
     assert math.isnan(policy.validation_cost)
 
 
+def test_the_cost_of_folds_is_paid_by_policies_that_have_not_seen_them() -> None:
+    data, sequences = cases(90), np.repeat(np.arange(30), 3)
+    costs = Costs(draw=0.05, abstain=0.5)
+    policy = Policy.choose(data, costs, grid=8, folds=4, blocks=sequences, seed=2)
+    plain = Policy.choose(data, costs, grid=8)
+    assert (policy.first, policy.refined) == (plain.first, plain.refined)  # chosen on all
+    fold = np.random.default_rng(2).permutation(30)[sequences] % 4
+    total = 0.0
+    for number in range(4):
+        rest, held_out = data.take(fold != number), data.take(fold == number)
+        other = Policy.choose(rest, costs, grid=8)
+        total += len(held_out) * cost_of(held_out, costs, (*other.first, *other.refined))
+    assert policy.validation_cost == pytest.approx(total / 90)
+    other = Policy.choose(data, costs, grid=8, folds=4, blocks=sequences, seed=3)
+    assert other.validation_cost != policy.validation_cost
+
+
+def test_with_few_failures_only_the_cost_of_folds_can_be_believed() -> None:
+    generator = np.random.default_rng(0)
+
+    def failures(count: int) -> PolicyCases:
+        score = generator.uniform(size=count)
+        fails = generator.uniform(size=count) < 0.3 * score
+        other = generator.uniform(size=count) < 0.15
+        return PolicyCases(score, 1.0 * fails, fallback_risk=1.0 * other)
+
+    costs, new, promised = Costs(fall_back=0.02, abstain=0.2), failures(20_000), []
+    for _ in range(60):
+        some = failures(80)  # a dozen of which fail
+        seen, held_out = (Policy.choose(some, costs, folds=folds) for folds in (0, 5))
+        paid = cost_of_many(seen, new)
+        promised.append((seen.validation_cost / paid, held_out.validation_cost / paid))
+    too_good, fair = np.mean(promised, axis=0)
+    assert too_good < 0.9
+    assert fair == pytest.approx(1.0, abs=0.1)
+
+
 BAD = r"expected rising ones, equal \(or infinite at the end\) around what has no cost"
 
 
@@ -140,6 +183,14 @@ BAD = r"expected rising ones, equal \(or infinite at the end\) around what has n
         (lambda: Policy(Costs(abstain=1.0), 0.1, 0.1, 0.1, 0.1, 0.2), "refined_accept, .*" + BAD),
         (lambda: Policy(Costs(draw=1.0), 0.1, 0.2, 0.2, math.inf, math.inf), BAD),
         (lambda: Policy.choose(cases(9), EVERYTHING, grid=0), r"grid: expected a positive integer"),
+        (
+            lambda: Policy.choose(cases(9), EVERYTHING, folds=1),
+            r"folds: expected 0 for none, or between 2 and 9, .* got 1",
+        ),
+        (
+            lambda: Policy.choose(cases(4), EVERYTHING, folds=3, blocks=[0, 0, 1, 1]),
+            r"folds: expected 0 for none, or between 2 and 2, .* got 3",
+        ),
         (lambda: Policy.choose(cases(9), EVERYTHING).decide([np.nan]), r"uncertainty: .* finite"),
     ],
 )

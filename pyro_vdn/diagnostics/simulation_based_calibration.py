@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -60,7 +62,8 @@ def simulation_based_calibration(
         observe: From all drawn values, by site, to the arguments that show the data to model and
             guide. By default the arguments and, after them, the outcome.
         fit: From these arguments to a guide that is fitted to them: the slow path, a fit for each
-            simulation.
+            simulation. What a fit puts into Pyro's parameter store is gone before the next one;
+            make the guide in it, for modules made outside of it start where the last fit ended.
         num_simulations: Number of simulations, at least 2.
         num_draws: Number S of draws for each, at least 1.
         quantities: Further quantities to rank, by name: functions of the latents by site, each of
@@ -103,27 +106,39 @@ def simulation_based_calibration(
     give_own_store(model, model if guide is None else guide)
     with own_noise(seed), evaluating(model):
         while done < num_simulations:
-            with torch.no_grad():
-                simulation = simulate(model, args, show)
-                if layout is None:
-                    layout = lay_out(model, simulation, independent_rows=fit is None)
-            used = fit(*simulation.args) if fit is not None else guide
-            assert used is not None
-            with evaluating(used), torch.no_grad():
-                ranks = ranks_of(
-                    model,
-                    used,
-                    simulation,
-                    layout,
-                    num_draws=num_draws,
-                    quantities=quantities or {},
-                )
+            with _own_parameters() if fit is not None else nullcontext():
+                with torch.no_grad():
+                    simulation = simulate(model, args, show)
+                    if layout is None:
+                        layout = lay_out(model, simulation, independent_rows=fit is None)
+                used = fit(*simulation.args) if fit is not None else guide
+                assert used is not None
+                with evaluating(used), torch.no_grad():
+                    ranks = ranks_of(
+                        model,
+                        used,
+                        simulation,
+                        layout,
+                        num_draws=num_draws,
+                        quantities=quantities or {},
+                    )
             parts.append(ranks)
             done += len(next(iter(ranks.values())))
     joined = {
         name: torch.cat([part[name] for part in parts])[:num_simulations] for name in parts[0]
     }
     return SBCResult(joined, num_draws, level)
+
+
+def _own_parameters() -> AbstractContextManager[Any]:
+    """Return a context whose parameter store starts as the present one and leaves it as it was.
+
+    In Pyro's global parameter mode a guide that is made anew takes the parameters stored under its
+    names: those of the last data set's.
+    """
+    store = pyro.get_param_store()
+    context: AbstractContextManager[Any] = store.scope(store.get_state())
+    return context
 
 
 def _append(args: tuple[Any, ...], site: str) -> Observe:

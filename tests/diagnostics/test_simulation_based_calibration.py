@@ -10,8 +10,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
-from pyro_vdn.guides import NeuronGuide
+from pyro_vdn.guides import NeuronGuide, without_neurons
 from pyro_vdn.models import Regression
 from torch import Tensor
 
@@ -221,6 +222,31 @@ def test_fitted_guide_makes_a_data_set_one_simulation() -> None:
     assert len(shown) == 6
     assert modes == [False] * 6
     assert result.ranks["neurons.z"].shape == (6, 3)
+
+
+def test_every_fit_starts_anew_and_leaves_no_parameters() -> None:
+    model, store = Shared(), pyro.get_param_store()
+    pyro.param("own", torch.tensor(1.0))
+    starts: list[float] = []
+
+    def fit(x: Tensor, y: Tensor) -> NeuronGuide:
+        guide = NeuronGuide(model, others=AutoNormal(without_neurons(model), init_loc_fn=at_zero))
+        guide(x, y)
+        with torch.no_grad():
+            loc = guide.others.locs.level
+            starts.append(float(loc))
+            loc.add_(5.0)  # in place of training
+        return guide
+
+    def at_zero(site: Any) -> Tensor:
+        return torch.zeros(site["fn"].shape())
+
+    result = simulation_based_calibration(
+        model, None, (torch.zeros(2, 1),), fit=fit, num_simulations=4, num_draws=9
+    )
+    assert starts == [0.0] * 4
+    assert set(store.keys()) == {"own"}
+    assert (result.ranks["level"] == 0).all()  # what was fitted is what is ranked
 
 
 # --- ranks ---

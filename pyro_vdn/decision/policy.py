@@ -114,9 +114,8 @@ class Policy:
         )
         while (other := search.given(search.refined_for(best))).cost < best.cost - 1e-12:
             best = other
-        accept, draw, fall_back = best.first
         # Of thresholds that cost the same: infinite ones, for new cases beyond the observed.
-        refined_accept, refined_fall_back = search.refined_for(best)
+        refined = search.refined_for(best)
         cost = best.cost / len(cases)
         if folds:
 
@@ -124,15 +123,7 @@ class Policy:
                 return paid(these, costs, cls.choose(others, costs, grid=grid)._paths(these))
 
             cost = held_out_cost(cases, held_out, folds=folds, blocks=blocks, seed=seed)
-        return cls(
-            costs=costs,
-            accept=accept,
-            draw=draw,
-            fall_back=fall_back,
-            refined_accept=refined_accept,
-            refined_fall_back=refined_fall_back,
-            validation_cost=cost,
-        )
+        return cls(costs, *best.first, *refined, validation_cost=cost)
 
     def decide(self, uncertainty: Tensor | ArrayLike) -> NDArray[np.str_]:
         """Return what to do with new cases: "accept", "draw", "fall back" or "abstain", `(cases,)`.

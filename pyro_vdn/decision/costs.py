@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -140,8 +141,11 @@ class PolicyCases:
         Returns:
             Those chosen, in their order.
         """
-        arrays = (getattr(self, field.name) for field in fields(self))
-        return PolicyCases(*(None if array is None else array[chosen] for array in arrays))
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        some: dict[str, Any] = {
+            name: None if array is None else array[chosen] for name, array in arrays.items()
+        }
+        return PolicyCases(**some)
 
     def path_risks(self) -> dict[str, Array | None]:
         """Return the risk that each of :data:`PATHS` takes, `(cases,)`, or None for no answer."""

@@ -114,8 +114,9 @@ class Policy:
         )
         while (other := search.given(search.refined_for(best))).cost < best.cost - 1e-12:
             best = other
+        accept, draw, fall_back = best.first
         # Of thresholds that cost the same: infinite ones, for new cases beyond the observed.
-        refined = search.refined_for(best)
+        refined_accept, refined_fall_back = search.refined_for(best)
         cost = best.cost / len(cases)
         if folds:
 
@@ -123,7 +124,7 @@ class Policy:
                 return paid(these, costs, cls.choose(others, costs, grid=grid)._paths(these))
 
             cost = held_out_cost(cases, held_out, folds=folds, blocks=blocks, seed=seed)
-        return cls(costs, *best.first, *refined, validation_cost=cost)
+        return cls(costs, accept, draw, fall_back, refined_accept, refined_fall_back, cost)
 
     def decide(self, uncertainty: Tensor | ArrayLike) -> NDArray[np.str_]:
         """Return what to do with new cases: "accept", "draw", "fall back" or "abstain", `(cases,)`.

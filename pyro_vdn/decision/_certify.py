@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_vdn.decision._exact import binomial_cdf
 from pyro_vdn.decision._ordering import Array
+from pyro_vdn.diagnostics._exact import binomial_cdf
 from pyro_vdn.errors import InputError
 
 PILOT = 0.2

@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_vdn.decision._exact import proportion_interval, rank_interval, student_quantile
 from pyro_vdn.decision._ordering import Array
+from pyro_vdn.diagnostics._exact import proportion_interval, rank_interval, student_quantile
 from pyro_vdn.errors import InputError
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_vdn.decision._exact import student_quantile
 from pyro_vdn.diagnostics import block_error
+from pyro_vdn.diagnostics._exact import student_quantile
 
 
 class Estimate(NamedTuple):

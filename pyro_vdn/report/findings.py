@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pyro_vdn.decision._exact import student_quantile
 from pyro_vdn.diagnostics import CollapseMode, CollapseReport
+from pyro_vdn.diagnostics._exact import student_quantile
 from pyro_vdn.report.estimates import Estimate
 from pyro_vdn.report.words import percent, to_first_digit
 

@@ -7,9 +7,9 @@ from functools import cache
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from pyro_vdn.decision._ordering import Array
+Array = NDArray[np.float64]
 
 _TINY = 1e-300
 _MOST_TERMS = 10_000

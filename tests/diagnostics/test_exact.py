@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from pyro_vdn.decision._exact import (
+from pyro_vdn.diagnostics._exact import (
     beta_cdf,
     binomial_cdf,
     proportion_interval,

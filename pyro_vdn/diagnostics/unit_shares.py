@@ -124,7 +124,7 @@ class UnitShares:
         return rows
 
     def __str__(self) -> str:
-        width = max(len("layer"), *(len(path) for path in self.layers))
+        width = max(map(len, ("layer", *self.layers)))
         lines = [
             f"variance between draws {float(self.between.mean()):.4g}, mean over "
             f"{len(self.between)} rows; shares of it, lost when held and left alone",

@@ -270,6 +270,18 @@ def test_classes_and_counts_have_shares_too() -> None:
     assert float(found.lost("neurons").value.sum()) == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.parametrize("paths", [("neurons",), ()])
+def test_layers_are_measured_without_their_units(paths: tuple[str, ...]) -> None:
+    net, x = Net(linear), torch.randn(5, 3)
+    found = unit_shares(net, NeuronGuide(net), x, units=dict.fromkeys(paths, ()), num_samples=30)
+    assert found.to_rows() == []
+    assert len(str(found).splitlines()) == 2 + len(paths)
+    for path in paths:
+        assert found.lost(path).value.shape == found.alone(path).error.shape == (0,)
+        for share in (found.layer_lost(path), found.layer_alone(path)):
+            assert float(share.value) == pytest.approx(1.0)
+
+
 def test_the_twin_has_nothing_to_share() -> None:
     model = deterministic(Regression(3, num_units=2))
     found = unit_shares(model, NeuronGuide(model), torch.randn(4, 3), num_samples=4)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pyro_vdn.train.members import method_label
 
@@ -105,7 +106,7 @@ def show_report(report: RunReport) -> None:
         report: The scores.
     """
     table = Table(
-        title=f"{report.data}: {report.task}",
+        title=Text(f"{report.data}: {report.task}"),  # a name such as [red].csv is no markup
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",
@@ -123,7 +124,7 @@ def show_report(report: RunReport) -> None:
             table.add_row("  ± std. error", *(_text(key, error) for error in errors))
     console = Console(highlight=False)
     console.print(table)
-    console.print(_caption(report), soft_wrap=True)
+    console.print(Text(_caption(report)), soft_wrap=True)
 
 
 def _cells(layout: _Layout, key: str, values: list[Any]) -> list[str]:

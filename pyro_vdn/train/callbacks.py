@@ -112,7 +112,7 @@ class ConsoleProgress(lightning.Callback):
         if not console.is_terminal or not trainer.is_global_zero:
             return
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]} validation NLL {task.fields[nll]}"),

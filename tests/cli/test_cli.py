@@ -17,6 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pyro_vdn.cli.app import make_app
+from pyro_vdn.cli.table import show_report
+from pyro_vdn.train.run import RunReport
 
 SMALL = ["--input-length", "24", "--horizon", "6", "--units", "4", "--steps", "8"]
 Run = Callable[..., Any]
@@ -193,6 +195,16 @@ def test_other_bad_input(run: Run, tmp_path: Path) -> None:
         refused(run("fit", "regression", "--references", names, "--out", out), said)
     assert not out.exists()
     assert run("fit", "regression", "--units", 0).exit_code == 2
+
+
+def test_names_are_no_markup(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    name = "[red]x[/] :smile: [/b]"
+    models = {"neurons": {"networks": 1, "nll": 0.5}, "twin": {"networks": 1, "nll": 0.7}}
+    show_report(RunReport(tmp_path / name, "regression", name, f"77 rows of {name}", models))
+    said = capsys.readouterr().out
+    for line in (f"{name}: regression", f"Tested on 77 rows of {name},"):
+        assert line in said
+    assert str(tmp_path / name) in said
 
 
 def test_a_full_folder_is_refused_before_data_are_read(run: Run, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics._checks import check_count, check_finite, in_chunks
+from pyro_vdn.diagnostics._sorting import sorted_draws
 from pyro_vdn.errors import InputError
 
 
@@ -47,7 +48,7 @@ def draw_quantiles(draws: Tensor, levels: Sequence[float] | Tensor) -> Tensor:
     check_count(draws, max(draws_needed(level) for level in probabilities))
 
     def of_columns(columns: Tensor) -> Tensor:  # (draws, columns) -> (levels, columns)
-        ordered = columns.sort(dim=0).values
+        ordered = sorted_draws(columns)
         return torch.stack([_order_statistic(ordered, level) for level in probabilities])
 
     flat = draws.reshape(draws.shape[0], -1)  # (draws, ...) -> (draws, columns)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_vdn.diagnostics import _checks
 from pyro_vdn.diagnostics._checks import check_draws, check_finite, in_chunks, refuse_where
+from pyro_vdn.diagnostics._sorting import sorted_draws
 from pyro_vdn.errors import InputError
 
 
@@ -44,7 +45,7 @@ def crps_draws(draws: Tensor, target: Tensor, *, fair: bool = False) -> Tensor:
     pairs = count * (count - 1) if fair else count * count
 
     def of_columns(x: Tensor, y: Tensor) -> Tensor:  # (draws, columns), (columns,) -> (columns,)
-        deviation = (x - y).sort(dim=0).values
+        deviation = sorted_draws(x - y)
         # Each gap between neighbours is crossed by rank * (count - rank) unordered pairs, a number
         # that half precision cannot hold; its share of all pairs is below one.
         rank = torch.arange(1, count, dtype=torch.float64, device=deviation.device)

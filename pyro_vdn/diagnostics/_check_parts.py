@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics._checks import refuse_where
+from pyro_vdn.diagnostics._labels import Labels, grouped
 from pyro_vdn.diagnostics.check_statistics import CHECK_STATISTICS, OfSeries, Statistic
 from pyro_vdn.errors import InputError
 
 Split = Callable[[Tensor], list[Tensor]]
 """From data sets `(sets, *shape)` to blocks `(sets, places, series, time)`."""
+
+Statistics = Mapping[str, str | Statistic | OfSeries] | Sequence[str | Statistic | OfSeries]
+"""Ready statistics by name, and functions: in a list, or under names of their own."""
 
 _KINDS = ("all", "group", "horizon", "output", "row")
 
@@ -53,9 +57,12 @@ def check_data(draws: Tensor, observed: Tensor) -> Tensor:
 
 
 def split_into(
-    shape: Sequence[int], per: str, groups: Sequence[Hashable] | None
-) -> tuple[tuple[Hashable, ...], Split]:
-    """Return the labels of the places that data of a shape have, and how to split them."""
+    shape: Sequence[int], per: str, groups: Labels | None
+) -> tuple[tuple[Hashable, ...], Split, bool]:
+    """Return the labels of the places that data of a shape have, how to split, whether to series.
+
+    Of labels of rows the splits are series; of finer labels they are values without an order.
+    """
     rows, outputs = shape[0], shape[-1] if len(shape) > 1 else 1
     steps = shape[1] if len(shape) == 3 else 1
     _check_per(shape, per, groups)
@@ -64,13 +71,17 @@ def split_into(
         return sets.reshape(-1, rows, steps, outputs).transpose(-1, -2)
 
     if per == "group":
-        assert groups is not None
-        members: dict[Hashable, list[int]] = {}
-        for row, label in enumerate(groups):
-            members.setdefault(label, []).append(row)
-        return tuple(members), lambda sets: [
-            series(sets)[:, own].flatten(1, 2).unsqueeze(1) for own in members.values()
-        ]
+        names, members = grouped(groups, *(tuple(shape[:end]) for end in range(1, len(shape) + 1)))
+        own = [members == at for at in range(len(names))]
+
+        def of_rows(sets: Tensor) -> list[Tensor]:
+            return [series(sets)[:, it].flatten(1, 2).unsqueeze(1) for it in own]
+
+        def of_values(sets: Tensor) -> list[Tensor]:
+            return [sets[:, it].flatten(1)[:, None, None] for it in own]
+
+        by_row = members.ndim == 1
+        return names, of_rows if by_row else of_values, by_row and len(shape) == 3
     by_kind: dict[str, tuple[Sequence[Hashable], Callable[[Tensor], Tensor]]] = {
         "all": (("all",), lambda sets: series(sets).flatten(1, 2).unsqueeze(1)),
         "row": (range(rows), series),
@@ -81,14 +92,11 @@ def split_into(
         ),
     }
     places, block = by_kind[per]
-    return tuple(places), lambda sets: [block(sets)]
+    return tuple(places), lambda sets: [block(sets)], len(shape) == 3 and per != "horizon"
 
 
 def choose(
-    statistics: Mapping[str, Statistic | OfSeries] | Sequence[str] | None,
-    *,
-    steps: int,
-    zeros: bool,
+    statistics: Statistics | None, *, steps: int, zeros: bool
 ) -> Mapping[str, Statistic | OfSeries]:
     """Return statistics by name, by default those that say something of such data.
 
@@ -97,31 +105,21 @@ def choose(
         steps: Length of a series in a block, 1 without time.
         zeros: Whether any value is zero.
     """
-    if isinstance(statistics, Mapping):
-        chosen = dict(statistics)
-    elif statistics is None:
+    if statistics is None:
         chosen = dict(CHECK_STATISTICS)
         if not zeros:
             del chosen["zero_share"]
         if steps < 3:
             chosen = {name: it for name, it in chosen.items() if not isinstance(it, OfSeries)}
     else:
-        for name in statistics:
-            if name not in CHECK_STATISTICS:
-                raise InputError(
-                    "statistics",
-                    expected=f"names among {', '.join(CHECK_STATISTICS)}",
-                    got=repr(name),
-                    hint="functions by name: {'range': lambda y: y.amax(-1) - y.amin(-1)}",
-                )
-        chosen = {name: CHECK_STATISTICS[name] for name in statistics}
+        chosen = _named(statistics)
     if not chosen:
         raise InputError("statistics", expected="at least one", got="none", hint='["mean", "sd"]')
     for name, statistic in chosen.items():
         if isinstance(statistic, OfSeries) and steps == 1:
             raise InputError(
                 f"statistic '{name}'",
-                expected="series, data of shape (rows, time, outputs) not split by horizon",
+                expected="series: data of shape (rows, time, outputs), whole or by labels of rows",
                 got="values without a time dimension",
                 hint="y[..., None] of a forecast (rows, steps), y[None, :, None] of one series",
             )
@@ -143,22 +141,53 @@ def taken(name: str, statistic: Statistic | OfSeries, block: Tensor) -> Tensor:
     return found.nanmean(-1) if of_series else found
 
 
-def _check_per(shape: Sequence[int], per: str, groups: Sequence[Hashable] | None) -> None:
+def _named(statistics: Statistics) -> dict[str, Statistic | OfSeries]:
+    """Return what was asked for by name."""
+    if isinstance(statistics, Mapping):
+        return {name: _looked_up(one) for name, one in statistics.items()}
+    chosen: dict[str, Statistic | OfSeries] = {}
+    for one in statistics:
+        name, found = _name_of(one), _looked_up(one)
+        if not name.isidentifier() or chosen.get(name, found) is not found:
+            raise InputError(
+                "statistics",
+                expected="functions with a name of their own where they are in a list",
+                got=name,
+                hint="name them: {'sd': 'sd', 'range': lambda y: y.amax(-1) - y.amin(-1)}",
+            )
+        chosen[name] = found
+    return chosen
+
+
+def _name_of(statistic: str | Statistic | OfSeries) -> str:
+    if isinstance(statistic, str):
+        return statistic
+    function = statistic.statistic if isinstance(statistic, OfSeries) else statistic
+    return str(getattr(function, "__name__", repr(function)))
+
+
+def _looked_up(statistic: str | Statistic | OfSeries) -> Statistic | OfSeries:
+    if isinstance(statistic, str) and statistic in CHECK_STATISTICS:
+        return CHECK_STATISTICS[statistic]
+    if isinstance(statistic, str) or not callable(statistic):
+        raise InputError(
+            "statistics",
+            expected=f"functions, or names among {', '.join(CHECK_STATISTICS)}",
+            got=repr(statistic),
+            hint="functions by name: {'range': lambda y: y.amax(-1) - y.amin(-1)}",
+        )
+    return statistic
+
+
+def _check_per(shape: Sequence[int], per: str, groups: Labels | None) -> None:
     if per not in _KINDS:
         raise InputError("per", expected=f"one of {', '.join(_KINDS)}", got=repr(per), hint="'all'")
     if (per == "group") != (groups is not None):
         raise InputError(
             "groups",
-            expected="labels of rows exactly if per='group'",
+            expected="labels exactly if per='group'",
             got=f"{'none' if groups is None else 'labels'} and per={per!r}",
             hint="groups=['winter', 'summer', ...] alone splits by them",
-        )
-    if groups is not None and len(groups) != shape[0]:
-        raise InputError(
-            "groups",
-            expected=f"{shape[0]} labels, one per row",
-            got=str(len(groups)),
-            hint="label rows, not values",
         )
     if per == "horizon" and len(shape) != 3:
         raise InputError(

@@ -23,6 +23,10 @@ _CAUTION = (
     "PSIS-LOO and WAIC on this are unreliable; compare models by the marginal density of rows "
     "held out"
 )
+_IF_BLIND = (
+    "it is log p(y | x) only where the guide does not see y; where it does, this is far too high: "
+    "use importance_evidence"
+)
 _OF_LATENTS = ("posterior", "prior")
 _MEANINGS = {
     "posterior": "z, and loc and scale of the posterior it was drawn from, given the draws before",
@@ -73,9 +77,9 @@ class Export:
     def add_marginal(
         self, per_output: Tensor | None, joint: Tensor, *, how: str, groups: Collection[str]
     ) -> None:
-        """Add marginal log densities as a log-likelihood of one draw, or as they are."""
+        """Add predictive log densities as a log-likelihood of one draw, or as they are."""
         site, dims = self.request.site, self.request.schema.outcome.dims
-        meaning = f"marginal: log p(y | x), everything latent integrated out, {how}"
+        meaning = f"marginal: log density of y, averaged over the guide's draws, {how}; {_IF_BLIND}"
         if per_output is not None and len(dims) < per_output.dim():
             per_output = per_output.squeeze(-1)
         for group in groups:

@@ -85,6 +85,25 @@ def skewness(values: Tensor) -> Tensor:
     return centred.pow(3).nanmean(-1) / centred.square().nanmean(-1).pow(1.5)
 
 
+def kurtosis(values: Tensor) -> Tensor:
+    r"""Return the excess kurtosis :math:`m_4 / m_2^2 - 3` of central moments :math:`m_k`.
+
+    Args:
+        values: `(..., n)`, NaN where missing.
+
+    Returns:
+        0 of a normal distribution, above 0 with heavier tails, `(...)`; NaN of constants.
+
+    Example:
+        >>> kurtosis(torch.tensor([-1.0, 1.0])), kurtosis(torch.tensor([-3.0] + 16 * [0.0] + [3.0]))
+        (tensor(-2.), tensor(6.))
+
+    Source: Joanes and Gill 1998 (`g_2`).
+    """
+    centred = _centred(values)
+    return centred.pow(4).nanmean(-1) / centred.square().nanmean(-1).square() - 3.0
+
+
 def least(values: Tensor) -> Tensor:
     """Return the smallest value that is there, `(..., n)` to `(...)`; NaN of none.
 
@@ -223,6 +242,7 @@ CHECK_STATISTICS: Mapping[str, Statistic | OfSeries] = MappingProxyType(
         "mean": mean,
         "sd": sd,
         "skewness": skewness,
+        "kurtosis": kurtosis,
         "min": least,
         "q05": partial(quantile, level=0.05),
         "median": partial(quantile, level=0.5),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_vdn.diagnostics._check_parts import check_data, choose, common_dtype, split_into, taken
+from pyro_vdn.diagnostics._check_parts import (
+    Statistics,
+    check_data,
+    choose,
+    common_dtype,
+    split_into,
+    taken,
+)
 from pyro_vdn.diagnostics._checks import CHUNK_ELEMENTS, check_level
-from pyro_vdn.diagnostics.check_statistics import OfSeries, Statistic
+from pyro_vdn.diagnostics._labels import Labels
+from pyro_vdn.diagnostics._p_value_text import p_value_text
 from pyro_vdn.errors import InputError
 
 Per = Literal["all", "group", "horizon", "output", "row"]
@@ -129,9 +137,8 @@ class PredictiveCheck:
             spread = f"{row['replicated_mean']:.3g} ± {row['replicated_sd']:.2g}"
             mark = "  *" if row["two_sided"] < 0.05 else ""
             seen = f"{row['observed']:.3g}"
-            lines.append(
-                f"{row['statistic']:<16} {seen:>8} {spread:>14}   {row['p_value']:.3f}{mark}"
-            )
+            p_value = p_value_text(row["p_value"], sign=False)
+            lines.append(f"{row['statistic']:<16} {seen:>8} {spread:>14}   {p_value}{mark}")
         return "\n".join(lines)
 
     def _line_over_places(self, statistic: int) -> str:
@@ -143,7 +150,7 @@ class PredictiveCheck:
         return (
             f"{self.names[statistic]}: {int((two_sided < 0.05).sum())} of {known} with two-sided "
             f"p < 0.05 ({0.05 * known:.1f} expected), farthest {self.per} {self.places[worst]}: "
-            f"p = {float(self.p_value[statistic, worst]):.3f}"
+            f"p {p_value_text(float(self.p_value[statistic, worst]))}"
         )
 
     def _moments(self) -> tuple[Tensor, Tensor]:
@@ -157,11 +164,14 @@ def predictive_check(
     draws: Tensor,
     observed: Tensor,
     *,
-    statistics: Mapping[str, Statistic | OfSeries] | Sequence[str] | None = None,
+    statistics: Statistics | None = None,
     per: Per | None = None,
-    groups: Sequence[Hashable] | Tensor | None = None,
+    groups: Labels | None = None,
 ) -> PredictiveCheck:
     r"""Compare statistics of the data with those of data that the model made.
+
+    Steps of a forecast `(rows, steps)` are taken for outputs, of which no statistic along time is
+    made, until they are told apart: pass `draws[..., None]` and `y[..., None]`.
 
     .. math:: p = P(T(y^{rep}) \ge T(y) \mid \text{what the draws are conditioned on})
 
@@ -181,13 +191,15 @@ def predictive_check(
         observed: Data, `(rows,)`, `(rows, outputs)` or `(rows, time, outputs)`, numbers or counts;
             NaN where missing, which is then left out of the draws too. A forecast `(rows, steps)`
             is passed as `y[..., None]`, one long series as `y[None, :, None]`.
-        statistics: Names among :data:`CHECK_STATISTICS`, or functions by name, from `(..., n)` to
-            `(...)`; an :class:`OfSeries` runs along time, series by series, and is averaged over
-            them. By default all that make sense: those of series where there is time, the share of
-            zeros where there are any.
+        statistics: Names among :data:`CHECK_STATISTICS` and named functions, in a list, or either
+            under names of their own, in a dictionary. Functions lead from `(..., n)` to `(...)`; an
+            :class:`OfSeries` runs along time, series by series, and is averaged over them. By
+            default all that make sense: those of series where there is time, the share of zeros
+            where there are any.
         per: Look at everything together (``"all"``), or at each label of `groups` (``"group"``, the
             default if there are any), each step (``"horizon"``), each output, or each row.
-        groups: One label per row.
+        groups: Labels of rows, `(rows,)`; or of steps, `(rows, time)`, or single values, in the
+            shape of the data, for all statistics but those of series. Places are sorted by label.
 
     Returns:
         Observed and replicated statistics with p-values.
@@ -219,11 +231,8 @@ def predictive_check(
     2000; on the prior: Gabry et al., *Visualization in Bayesian Workflow*, 2019.
     """
     there = check_data(draws, observed)
-    if isinstance(groups, Tensor):
-        groups = groups.tolist()  # its own elements are equal to no other
     kind: Per = ("all" if groups is None else "group") if per is None else per
-    places, split = split_into(observed.shape, kind, groups)
-    timed = observed.ndim == 3 and kind != "horizon"
+    places, split, timed = split_into(observed.shape, kind, groups)
     zeros = bool((observed == 0).any()) or bool((draws == 0).any())
     dtype = common_dtype(draws, observed)
     chosen = choose(statistics, steps=observed.shape[1] if timed else 1, zeros=zeros)

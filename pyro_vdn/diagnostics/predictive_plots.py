@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vdn.diagnostics import _predictive_panels as _panels
 from pyro_vdn.diagnostics._figure import INK, MUTED, legend, new_figure, style
+from pyro_vdn.diagnostics._p_value_text import p_value_text
 from pyro_vdn.diagnostics.ecdf_bands import ecdf_band
 from pyro_vdn.diagnostics.histogram_bands import histogram_band
 from pyro_vdn.diagnostics.predictive_check import PredictiveCheck
@@ -73,8 +74,7 @@ def plot_pit(
     left, right = figure.subplots(1, 2)
     what = "probability integral transform" if ranks is None else "rank, as a share"
     verdict = "stays in" if band.inside(values) else "leaves"
-    said = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-    title = f"Distribution function: {verdict} the {band_label} ({said})"
+    title = f"Distribution function: {verdict} the {band_label} (p {p_value_text(p_value)})"
     style(left, title=title, x=what, y="empirical less uniform")
     _panels.draw_ecdf_difference(left, difference, band, band_label)
     legend(left, loc="upper right", ncols=2)
@@ -127,8 +127,8 @@ def plot_predictive_check(check: PredictiveCheck, *, level: float = 0.95) -> Fig
     outside = check.outside(level)
     arrays = check.to_arrays()
     single = len(check.places) == 1
-    columns = min(len(names), 4 if single else 2)
-    lines = -(-len(names) // columns)
+    lines = -(-len(names) // (4 if single else 2))
+    columns = -(-len(names) // lines)
     figure = new_figure(0.8 + (2.3 if single else 2.9) * max(lines, 1 + (columns < 2)))
     axes: Any = figure.subplots(lines, columns, squeeze=False)
     for at, panel in enumerate(axes.flat):

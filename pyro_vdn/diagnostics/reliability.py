@@ -81,8 +81,10 @@ def quantile_reliability(
         groups: Labels of rows, shape `(rows,)`, or of entries, of the target's shape, as for the
             horizon: ``torch.arange(steps).expand(rows, steps)``.
         level: Probability that calibrated predictions stay inside a group's band, in (0, 1).
-        effective_count: Number of independent targets, shared out among groups by their size; the
-            number of all by default. Steps of one forecast move together: pass the number of rows.
+        effective_count: Number of independent targets in all; the number of targets by default.
+            Steps of one forecast move together: pass the number of rows. A group gets its share by
+            size, or by rows that it has a part of where these are more: of 100 days a quarter of
+            the days counts 25, and a quarter of every day counts 100.
 
     Returns:
         Shares and bands.
@@ -90,6 +92,16 @@ def quantile_reliability(
     Raises:
         InputError: If shapes disagree, a value is not finite, levels do not rise or lie outside
             (0, 1), or a count is below 1.
+
+    Example:
+        >>> forecast, hours = torch.zeros(1, 100, 24), torch.arange(24).expand(100, 24)
+        >>> for labels in (torch.arange(100) // 25, hours // 6):
+        ...     found = quantile_reliability(
+        ...         forecast, [0.5], torch.randn(100, 24), groups=labels, effective_count=100
+        ...     )
+        ...     print(found.count.tolist())
+        [25, 25, 25, 25]
+        [100, 100, 100, 100]
 
     Source: Pinson, McSharry and Madsen, *Reliability Diagrams for Non-parametric Density Forecasts
     of Continuous Variables*, 2010; bands: Säilynoja, Bürkner and Vehtari, *Graphical Test for
@@ -112,8 +124,7 @@ def quantile_reliability(
     for at in range(len(names)):
         own = below[:, members == at]  # (levels, entries)
         shares.append(own.double().mean(dim=-1).cpu())
-        share = 1.0 if effective_count is None else effective_count / target.numel()
-        counts.append(max(1, round(share * own.shape[-1])))
+        counts.append(_independent(members == at, effective_count))
         low, high = _band(counts[-1], tuple(listed), level)
         lows.append(low)
         highs.append(high)
@@ -125,6 +136,20 @@ def quantile_reliability(
         count=torch.tensor(counts),
         groups=names,
     )
+
+
+def _independent(own: Tensor, effective_count: int | None) -> int:
+    """Return how many independent targets a group has, of entries `(rows, ...)`.
+
+    Entries of different rows are independent if there are as many as rows, whatever the group has
+    of each row; entries of one row only as far as there are more.
+    """
+    size = int(own.sum())
+    if effective_count is None:
+        return size
+    rows = int(own.flatten(1).any(dim=1).sum()) if own.ndim > 1 else size
+    by_row = min(effective_count, len(own)) * rows / len(own)
+    return max(1, round(by_row), round(effective_count * size / own.numel()))
 
 
 @lru_cache(maxsize=32)

@@ -116,7 +116,8 @@ def to_arviz(
         seed: Seed of all draws; the caller's random state is untouched.
         site: Name of the outcome's site.
         log_likelihood: ``"conditional"`` on the neurons, `log p(y | z_s)` of each draw; or
-            ``"marginal"``, `log p(y | x)` with everything latent integrated out, a single draw.
+            ``"marginal"``, averaged over the guide's draws, one number for all. That is the
+            predictive density only of a guide that does not see `y`: else `importance_evidence`.
         dim_names: Other names of dimensions, ``{"output": "horizon"}``.
         coords: Labels by (new) dimension name, of all rows and units.
         constant_data: More about each row, `(rows, ...)` by name.
@@ -238,7 +239,7 @@ def _add_drawn(export: Export, wanted: Sequence[str], conditional: bool) -> None
 
 
 def _add_marginal(export: Export, wanted: Sequence[str], as_likelihood: bool) -> None:
-    """Add the log densities of targets with everything latent integrated out."""
+    """Add the log densities of targets, averaged over draws."""
     request = export.request
     if not (as_likelihood and "log_likelihood" in wanted) and "predictive_density" not in wanted:
         return

@@ -44,6 +44,7 @@ REFERENCES: dict[str, Any] = {
     "mean": np.nanmean,
     "sd": partial(np.nanstd, ddof=1),
     "skewness": partial(scipy.stats.skew, nan_policy="omit"),
+    "kurtosis": partial(scipy.stats.kurtosis, nan_policy="omit"),
     "min": np.nanmin,
     "q05": partial(np.nanquantile, q=0.05),
     "median": np.nanmedian,
@@ -76,7 +77,7 @@ def test_statistics_of_nothing_are_undefined(name: str) -> None:
     assert bool(statistic(torch.full((2, 5), torch.nan)).isnan().all())
 
 
-@pytest.mark.parametrize("name", ["sd", "skewness"])
+@pytest.mark.parametrize("name", ["sd", "skewness", "kurtosis"])
 def test_spread_and_shape_of_one_value_are_undefined(name: str) -> None:
     assert bool(CHECK_STATISTICS[name](torch.tensor([1.0, torch.nan])).isnan())
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_places_are_what_loops_over_them_give(per: str, missing: bool) -> None:
     y, draws, groups = normal(6, 5, 2), normal(7, 6, 5, 2, seed=1), ["b", "a", "b", "b", "a", "b"]
     if missing:
         y[0, 2, 0] = y[3, :, 1] = torch.nan
-    member = {label: [at for at, own in enumerate(groups) if own == label] for label in "ba"}
+    member = {label: [at for at, own in enumerate(groups) if own == label] for label in "ab"}
     cuts = {
         "all": {"all": lambda s: s},
         "group": {label: lambda s, own=own: s[:, own] for label, own in member.items()},
@@ -123,7 +124,57 @@ def test_groups_alone_ask_for_groups() -> None:
 def test_labels_in_a_tensor_are_those_of_a_list() -> None:
     labels = [3, 1, 3, 1]
     check = predictive_check(normal(9, 4), normal(4), groups=torch.tensor(labels))
-    assert check.places == predictive_check(normal(9, 4), normal(4), groups=labels).places == (3, 1)
+    assert check.places == predictive_check(normal(9, 4), normal(4), groups=labels).places == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "places"),
+    [
+        (["7 m", "3.5 m", "10 m", "7 m"], ("3.5 m", "7 m", "10 m")),
+        ([10, 9.5, -2, 10], (-2.0, 9.5, 10.0)),
+        (["-2 °C", "-10 °C", "3 °C", "low"], ("-10 °C", "-2 °C", "3 °C", "low")),
+        (["2021-02", "2020-11", "2020-02", "2020"], ("2020", "2020-02", "2020-11", "2021-02")),
+        ([True, False, True, True], (False, True)),
+        (np.array(["b", None, "a", "b"], dtype=object), ("None", "a", "b")),
+    ],
+    ids=["units", "numbers", "signs", "months", "truths", "objects"],
+)
+def test_places_are_sorted_numbers_by_size(labels: object, places: tuple[object, ...]) -> None:
+    y, draws = torch.arange(4.0), normal(9, 4)
+    check = predictive_check(draws, y, statistics=["mean"], groups=labels)  # type: ignore[arg-type]
+    assert tuple(None if it == "None" else it for it in places) == check.places
+    given = [str(it) for it in np.asarray(labels).tolist()]
+    for place, mean in zip(check.places, check.observed[0].tolist(), strict=True):
+        assert mean == np.mean([at for at, label in enumerate(given) if label == str(place)])
+
+
+@pytest.mark.parametrize("finest", ["steps", "values"])
+def test_labels_of_steps_and_of_values_are_what_loops_over_them_give(finest: str) -> None:
+    y, draws = normal(6, 5, 2), normal(7, 6, 5, 2, seed=1)
+    y[0, 2, 0] = torch.nan
+    labels = torch.arange(30).reshape(6, 5) % 4
+    if finest == "values":
+        labels = torch.stack([labels, labels.flip(0)], -1)
+    check = predictive_check(draws, y, groups=labels)
+    assert (check.per, check.places) == ("group", (0, 1, 2, 3))
+    assert {"sd", "q95"} <= set(check.names)
+    assert "autocorrelation" not in check.names
+    every = labels if finest == "values" else labels[..., None].expand(6, 5, 2)
+    for at, name in enumerate(check.names):
+        for place in range(4):
+            own = torch.stack([one[every == place] for one in draws])
+            own = own.masked_fill(y[every == place].isnan(), torch.nan)
+            torch.testing.assert_close(check.replicated[:, at, place], CHECK_STATISTICS[name](own))
+            seen = CHECK_STATISTICS[name](y[every == place])
+            torch.testing.assert_close(check.observed[at, place], seen)
+
+
+def test_steps_without_a_dimension_of_their_own_are_outputs() -> None:
+    y, draws = normal(6, 5), normal(30, 6, 5, seed=1)
+    assert predictive_check(draws, y, per="output").places == tuple(range(5))
+    assert "roughness" not in predictive_check(draws, y).names
+    assert predictive_check(draws[..., None], y[..., None], per="horizon").places[-1] == 5
+    assert "`draws[..., None]`" in str(predictive_check.__doc__).split("Args:")[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.long])
@@ -172,6 +223,21 @@ def test_users_bring_their_own_statistics() -> None:
     torch.testing.assert_close(check.observed[1, 0], autocorrelation(y[..., 0], 2).mean())
 
 
+def test_names_and_functions_may_be_mixed() -> None:
+    y, draws = normal(3, 9, 1), normal(5, 3, 9, 1, seed=1)
+    listed = predictive_check(draws, y, statistics=["sd", lag_two, OfSeries(lag_two_by_series)])
+    assert listed.names == ("sd", "lag_two", "lag_two_by_series")
+    torch.testing.assert_close(listed.observed[0, 0], y.std())
+    mapped = predictive_check(draws, y, statistics={"spread": "sd", "memory": "autocorrelation"})
+    assert mapped.names == ("spread", "memory")
+    torch.testing.assert_close(mapped.observed[0, 0], y.std())
+    torch.testing.assert_close(mapped.observed[1, 0], autocorrelation(y[..., 0]).mean())
+
+
+def lag_two_by_series(series: Tensor) -> Tensor:
+    return autocorrelation(series, 2)
+
+
 def lag_two(series: Tensor) -> Tensor:
     return autocorrelation(series, 2)
 
@@ -182,6 +248,17 @@ def test_undefined_statistics_have_no_p_value() -> None:
     assert not bool(check.p_value[1].isnan().any())
     assert not check.outside(0.9)[0].any()
     assert str(check).startswith("sd: undefined everywhere\nmean: ")
+
+
+def test_p_values_are_never_written_as_0_or_1() -> None:
+    replicated, y = normal(2000, 50), normal(50, seed=1)
+    lines = [
+        str(predictive_check(replicated, y + shift, statistics=["mean"])).splitlines()[1]
+        for shift in (9.0, -9.0)
+    ]
+    assert [line.split("   ")[-1] for line in lines] == ["< 0.001  *", "> 0.999  *"]
+    by_row = str(predictive_check(replicated, y - 9.0, statistics=["mean"], per="row"))
+    assert by_row.endswith(": p > 0.999")
 
 
 def test_the_table_and_arrays_hold_the_same_numbers() -> None:
@@ -225,7 +302,7 @@ def test_the_text_marks_what_does_not_fit() -> None:
         (lambda: predictive_check(normal(3, 1), normal(1) * torch.nan), r"observed: .*one value"),
         (
             lambda: predictive_check(normal(3, 3), normal(3), statistics=["means"]),
-            r"statistics: expected names among mean, sd, .* got 'means'",
+            r"statistics: expected functions, or names among mean, sd, .* got 'means'",
         ),
         (
             lambda: predictive_check(normal(3, 3), normal(3), statistics=[]),
@@ -257,7 +334,37 @@ def test_the_text_marks_what_does_not_fit() -> None:
             lambda: predictive_check(normal(3, 3), normal(3), per="row", groups=[1, 2, 3]),
             r"groups: .* got labels and per='row'",
         ),
-        (lambda: predictive_check(normal(3, 3), normal(3), groups=[1]), r"groups: .*3 labels.* 1"),
+        (
+            lambda: predictive_check(normal(3, 3, 4, 1), normal(3, 4, 1), groups=[1]),
+            r"groups: expected labels of shape \(3,\) or \(3, 4\) or \(3, 4, 1\), .* \(1,\)",
+        ),
+        (
+            lambda: predictive_check(
+                normal(3, 3, 4, 1),
+                normal(3, 4, 1),
+                statistics=["roughness"],
+                groups=torch.zeros(3, 4),
+            ),
+            r"statistic 'roughness': expected series: .* or by labels of rows",
+        ),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), statistics=["sd", lambda v: v]),
+            r"statistics: expected functions with a name of their own .* got <lambda>",
+        ),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), statistics=[partial(torch.sum)]),
+            r"statistics: expected functions with a name of their own .* got functools.partial",
+        ),
+        (
+            lambda: predictive_check(
+                normal(3, 3, 4, 1), normal(3, 4, 1), statistics=[lag_two, OfSeries(lag_two)]
+            ),
+            r"statistics: expected functions with a name of their own .* got lag_two",
+        ),
+        (
+            lambda: predictive_check(normal(3, 3), normal(3), statistics={"a": "means"}),
+            r"statistics: expected functions, or names among mean, sd, .* got 'means'",
+        ),
         (
             lambda: predictive_check(normal(3, 3), normal(3), per="horizon"),
             r"observed: expected shape \(rows, time, outputs\) to check each step",

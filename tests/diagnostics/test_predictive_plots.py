@@ -72,7 +72,7 @@ def test_pit_shows_the_difference_and_bars_in_their_bands(
 
 def test_pit_of_uniform_values_stays_in_the_band() -> None:
     left, right = plot_pit(np.linspace(0.0, 1.0, 80), level=0.9).axes
-    assert title(left) == "Distribution function: stays in the 90 % band (p = 1.000)"
+    assert title(left) == "Distribution function: stays in the 90 % band (p > 0.999)"
     assert "outside" not in lines(left)
     assert all(to_hex(bar.get_facecolor()) != WARM for bar in right.patches[:20])
 
@@ -107,6 +107,13 @@ def test_one_histogram_per_statistic_with_the_data(tmp_path: Path) -> None:
     ]
     save(figure, tmp_path / "check.png", dpi=50)
     assert imread(tmp_path / "check.png").shape[1] == 600
+
+
+def test_p_values_are_never_written_as_0_or_1() -> None:
+    replicated, y = normal(2000, 50), normal(50, seed=1)
+    for shift, said in ((9.0, "mean: p < 0.001"), (-9.0, "mean: p > 0.999")):
+        check = predictive_check(replicated, y + shift, statistics=["mean"])
+        assert title(plot_predictive_check(check).axes[0]) == said
 
 
 def test_statistics_of_few_values_are_drawn_where_they_are() -> None:

@@ -32,7 +32,7 @@ from pyro_vdn.errors import InputError
 from pyro_vdn.infer import joint_draws, log_density, token_draws
 from pyro_vdn.nn import AutoregressiveNormal, CategoricalLikelihood, VariationalNeurons
 from pyro_vdn.poutine import clamp, deterministic, dropout
-from pyro_vdn.testing import randomise
+from pyro_vdn.testing import ConjugateNeurons, randomise
 
 pytestmark = pytest.mark.usefixtures("double")
 SAMPLE = ("chain", "draw")
@@ -99,6 +99,15 @@ class Task(PyroModule):
         with pyro.plate("data", x.shape[-2], dim=-2):
             loc = self.neurons(x).sum(-1, keepdim=True) + task.sum(-1, keepdim=True)
             return pyro.sample("y", dist.Normal(loc, 1e-6), obs=y)
+
+
+class ReadsOutcome(ConjugateNeurons):
+    """Neurons that read the outcome itself."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        with pyro.plate("data", x.shape[-2], dim=-2):
+            z = self.neurons(x)
+            return pyro.sample("y", dist.Normal(z @ self.weight.mT, self.noise), obs=y)
 
 
 class Widest(pyro.poutine.messenger.Messenger):
@@ -443,9 +452,30 @@ def test_marginal_log_likelihood_is_the_predictive_density(joint: bool, x: Tenso
     torch.testing.assert_close(torch.as_tensor(density["log_density_joint"].values), row, **near)
     how = "in closed form" if joint else "a mixture of 500 draws"
     for group in ("log_likelihood", "predictive_density"):
-        assert found[group].attrs["meaning"].startswith("marginal: log p(y | x)")
         assert how in found[group].attrs["meaning"]
+        assert "only where the guide does not see y" in found[group].attrs["meaning"]
     assert ("y_row" in found["log_likelihood"]) == joint
+
+
+def test_marginal_log_likelihood_of_a_guide_that_sees_its_targets_is_said_to_be_too_high() -> None:
+    exact = ReadsOutcome(torch.eye(3, 2), torch.zeros(3), 0.1)
+    exact.set_exact_()
+    y = exact.simulate(40)
+    found = to_arviz(
+        exact,
+        NeuronGuide(exact),
+        (y, y),
+        num_samples=200,
+        groups=("predictive_density", "log_likelihood"),
+        log_likelihood="marginal",
+    )
+    evidence = exact.log_evidence(y).sum()
+    for group, name in (("log_likelihood", "y_row"), ("predictive_density", "log_density_joint")):
+        assert found[group][name].values.sum() > evidence + 40  # more than a nat a row
+        meaning = found[group].attrs["meaning"]
+        assert meaning.startswith("marginal: log density of y, averaged over the guide's draws, ")
+        assert "far too high: use importance_evidence" in meaning
+    assert "does not see `y`: else `importance_evidence`" in " ".join(to_arviz.__doc__.split())
 
 
 def test_tokens_are_scored_as_token_draws_says() -> None:

@@ -19,6 +19,7 @@ from pyro_vdn.diagnostics._figure import (
     style,
     whole_numbers,
 )
+from pyro_vdn.diagnostics._p_value_text import p_value_text
 from pyro_vdn.diagnostics.ecdf_bands import EcdfBand
 from pyro_vdn.diagnostics.histogram_bands import HistogramBand
 
@@ -84,7 +85,7 @@ def draw_replicated(
         axes.set_title(f"{name}: undefined", color=MUTED, **look)
         axes.set_xticks([])
         return
-    axes.set_title(f"{name}: p = {p_value:.3f}", color=WARM if outside else INK, **look)
+    axes.set_title(f"{name}: p {p_value_text(p_value)}", color=WARM if outside else INK, **look)
     at, many = np.unique(known, return_counts=True)
     if len(at) <= _FEW_VALUES and len(at) < len(known):  # bins would be off what is discrete
         axes.vlines(at, 0, many, color=BAND_NARROW, lw=9, label="draws of the model")

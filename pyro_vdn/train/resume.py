@@ -52,6 +52,25 @@ def resume_point(resume: str | Path | None) -> Path | None:
     return path / LAST if path.is_dir() else path
 
 
+def last_of_run(folder: Path) -> Path | None:
+    """Return the last checkpoint of a part of a run, or None where it starts anew.
+
+    What a part that was killed before its first checkpoint has left is removed.
+
+    Args:
+        folder: The part's own folder of checkpoints and logs.
+
+    Example:
+        >>> last_of_run(Path("no/such/folder")) is None
+        True
+    """
+    if (folder / LAST).exists():
+        return folder / LAST
+    if folder.is_dir() and not follows_another():
+        shutil.rmtree(folder)
+    return None
+
+
 def follows_another() -> bool:
     """Say whether this is not the first of several processes that train together."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0

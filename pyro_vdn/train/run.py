@@ -12,7 +12,7 @@ from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.train.files import read_json, write_json
 from pyro_vdn.train.fit import FitResult, fit
 from pyro_vdn.train.members import NEURONS, Member, method_label
-from pyro_vdn.train.resume import check_folder
+from pyro_vdn.train.resume import check_folder, last_of_run
 from pyro_vdn.train.run_folder import (
     METRICS,
     TRAINING,
@@ -157,7 +157,6 @@ def _train(
     problem: Problem, config: Config, folder: Path, member: Member, progress: bool
 ) -> FitResult:
     place = folder / TRAINING / member.name
-    last = place / "last.safetensors"
     plan = task_of(problem.recipe.task).plan(problem, member.seed(config.seed), member.units)
     result = fit(
         plan.model,
@@ -168,7 +167,7 @@ def _train(
         options=plan.options,
         callbacks=plan.callbacks,
         folder=place,
-        resume=last if last.exists() else None,
+        resume=last_of_run(place),
         progress=f"{member.name:<10}" if progress else False,
     )
     if result.best_step is not None:

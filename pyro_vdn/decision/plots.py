@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pyro_vdn.decision.risk_coverage import RiskCoverage
-from pyro_vdn.diagnostics._figure import ACCENT, INK, MUTED, WARM, legend, new_figure, style
+from pyro_vdn.diagnostics._figure import ACCENT, INK, MUTED, WARM, legend, new_figure, plain, style
 from pyro_vdn.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _draw_at_random(
             color=colours[names[0]] if alone else MUTED,
             lw=1.1,
             ls=(0, (4, 3)),
-            label=f"at random{whose}: {mean:.3f}",
+            label=plain(f"at random{whose}: {mean:.3f}"),
         )
 
 
@@ -106,7 +106,7 @@ def _draw(axes: Axes, name: str, curve: RiskCoverage, colour: str, least: float)
     x = 100 * curve.coverage[shown]
     if curve.lower is not None and curve.upper is not None:
         axes.fill_between(x, curve.lower[shown], curve.upper[shown], color=colour, alpha=0.16, lw=0)
-    label = f"{name}: {curve.aurc:.3f}"
+    label = plain(f"{name}: {curve.aurc:.3f}")
     if curve.interval is not None:
         label += f" [{curve.interval.lower:.3f}, {curve.interval.upper:.3f}]"
     axes.plot(x, curve.risk[shown], color=colour, lw=1.8, label=label)

@@ -62,7 +62,7 @@ def plot_policy(
     figure = new_figure(1.5 + 0.55 * rows)
     shares, costs = figure.subplots(1, 2, width_ratios=(1.0, 1.25))
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK, parse_math=False)
     _draw_shares(shares, report)
     _draw_costs(costs, report, cost_label)
     return figure

@@ -66,6 +66,24 @@ def style(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
         spine.set_color(MUTED)
 
 
+def plain(name: object) -> str:
+    r"""Return a name as the label of a tick or of a line that shows it letter by letter.
+
+    Matplotlib reads what stands between dollar signs as a formula, which may not parse, and keeps
+    labels with a leading underscore out of legends. Titles and axes' labels, which `style` sets,
+    take names as they are.
+
+    Args:
+        name: Given by a user, such as that of a column, a group or a curve.
+
+    Example:
+        >>> print(plain("a$b$c"), plain("_d"))
+        a\$b\$c  _d
+    """
+    text = str(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def whole_numbers(axis: Axis) -> None:
     """Put ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator

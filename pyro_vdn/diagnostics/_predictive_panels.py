@@ -16,6 +16,7 @@ from pyro_vdn.diagnostics._figure import (
     INK,
     MUTED,
     WARM,
+    plain,
     style,
     whole_numbers,
 )
@@ -80,7 +81,7 @@ def draw_replicated(
     style(axes)
     axes.set_yticks([])
     axes.grid(visible=False)
-    look: dict[str, Any] = {"loc": "left", "fontsize": 12, "pad": 8}
+    look: dict[str, Any] = {"loc": "left", "fontsize": 12, "pad": 8, "parse_math": False}
     if undefined:
         axes.set_title(f"{name}: undefined", color=MUTED, **look)
         axes.set_xticks([])
@@ -158,6 +159,6 @@ def _label_places(axes: Axes, places: Sequence[Hashable]) -> None:
         return
     names = [str(place) for place in places]
     longest = max(len(name) for name in names)
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), [plain(name) for name in names])
     if longest * len(names) > 60:
         axes.tick_params(axis="x", rotation=90 if len(names) > 12 else 30)

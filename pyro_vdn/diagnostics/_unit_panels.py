@@ -14,6 +14,7 @@ from pyro_vdn.diagnostics._figure import (
     INK,
     MUTED,
     WARM,
+    plain,
     style,
     whole_numbers,
 )
@@ -123,7 +124,7 @@ def draw_responses(
     axes.set_xlim(0.5, units + 0.5)
     if count <= _MOST_NAMES:
         names = features if features is not None else [f"feature {i}" for i in range(count)]
-        axes.set_yticks(np.arange(count), names)
+        axes.set_yticks(np.arange(count), [plain(name) for name in names])
     else:
         axes.set_ylabel("feature", fontsize=11, color=INK)
     if units <= 60:

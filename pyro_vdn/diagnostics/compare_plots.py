@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyro_vdn.diagnostics._figure import ACCENT, BAND_NARROW, INK, MUTED, new_figure, style
+from pyro_vdn.diagnostics._figure import ACCENT, BAND_NARROW, INK, MUTED, new_figure, plain, style
 from pyro_vdn.diagnostics.compare import Comparison
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def plot_compare(comparison: Comparison) -> Figure:
     style(right, title="Weights", x="weight in a mixture of all")
     _draw_differences(left, comparison)
     _draw_weights(right, comparison)
-    left.set_yticks(range(len(names)), names)
+    left.set_yticks(range(len(names)), [plain(name) for name in names])
     left.set_ylim(len(names) - 0.4, -0.6)
     right.tick_params(axis="y", labelleft=False, length=0)
     return figure

@@ -14,6 +14,7 @@ from pyro_vdn.diagnostics._figure import (
     WARM,
     legend,
     new_figure,
+    plain,
     style,
 )
 from pyro_vdn.diagnostics.sbc_result import SBCResult, quantities
@@ -85,7 +86,7 @@ def _draw(panel: Any, result: SBCResult, name: str) -> None:
     failed = [label for label, of, _ in result.failed if of == name]
     lines = quantities(result.ranks[name], name)
     for label, ranks in sorted(lines.items(), key=lambda line: line[0] in failed):
-        shown = label if label in failed[:_LABELLED] else None
+        shown = plain(label) if label in failed[:_LABELLED] else None
         colour = WARM if label in failed else ACCENT
         width = 1.6 if label in failed else 1.0
         difference = np.pad(band.difference(ranks), 1)

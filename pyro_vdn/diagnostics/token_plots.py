@@ -15,6 +15,7 @@ from pyro_vdn.diagnostics._figure import (
     WARM,
     legend,
     new_figure,
+    plain,
     style,
 )
 from pyro_vdn.diagnostics.token_calibration import Reliability
@@ -72,7 +73,7 @@ def plot_reliability(curves: Mapping[str, Reliability] | Reliability) -> Figure:
     left.plot([0, 1], [0, 1], color=MUTED, lw=1.2, label="calibrated")
     style(right, title="Tokens by that probability", x="probability given to it", y="tokens (%)")
     for at, (name, curve) in enumerate(named.items()):
-        look: dict[str, Any] = {"color": _COLOURS[at], "label": name}
+        look: dict[str, Any] = {"color": _COLOURS[at], "label": plain(name)}
         _draw_curve(left, curve, marker=_MARKERS[at], **look)
         _draw_counts(right, curve, filled=len(named) == 1, **look)
     left.set_xlim(0, 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics import coverage, crps_draws, energy_score, pit
+from pyro_vdn.diagnostics._sorting import sorted_draws
 from pyro_vdn.infer import ClosedForm, Prediction
 
 KEPT = ("nll", "joint_nll", "crps", "energy_score")
@@ -68,9 +69,10 @@ def _scores(best: Prediction | ClosedForm, y: Tensor, there: Tensor) -> dict[str
     assert best.log_prob_joint is not None
     # Draws and targets that agree, at 0, add nothing to the distances between whole rows.
     draws, y = best.draws.masked_fill(~there, 0.0), y.masked_fill(~there, 0.0)
+    median = sorted_draws(draws)[(len(draws) - 1) // 2]  # as torch's, the lower of two
     return {
         "mse": (best.mean - y).square(),
-        "mae": (draws.median(0).values - y).abs(),
+        "mae": (median - y).abs(),
         "nll": -best.log_prob_per_output,
         "joint_nll": -best.log_prob_joint,
         "crps": crps_draws(draws, y, fair=True),

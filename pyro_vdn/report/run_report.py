@@ -14,9 +14,7 @@ from pyro_vdn.errors import RunFolderError
 from pyro_vdn.report import blocks
 from pyro_vdn.report.document import document
 from pyro_vdn.report.findings import Check
-from pyro_vdn.report.language_parts import language_parts
 from pyro_vdn.report.markup import Content, Markup, tag, together
-from pyro_vdn.report.number_parts import number_parts
 from pyro_vdn.report.part import Part
 from pyro_vdn.report.style import STYLE
 from pyro_vdn.report.training_part import training_part
@@ -62,11 +60,8 @@ def write_report(
     say("loading the run")
     models = load_models(folder, config)
     problem: Problem = task_of(config.recipe.task).load_again(config, config.recipe)
-    make: Callable[..., list[Part]] = (
-        language_parts if config.recipe.task == "language" else number_parts
-    )
     parts = [
-        *make(models, problem, num_draws=num_draws, say=say),
+        *_parts_of(config.recipe.task)(models, problem, num_draws=num_draws, say=say),
         training_part(folder, metrics["models"]),
         _made(folder, config),
     ]
@@ -74,6 +69,17 @@ def write_report(
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out
+
+
+def _parts_of(task: str) -> Callable[..., list[Part]]:
+    """Import what reports on a task; that on text loads what trains, which takes seconds."""
+    if task == "language":
+        from pyro_vdn.report.language_parts import language_parts
+
+        return language_parts
+    from pyro_vdn.report.number_parts import number_parts
+
+    return number_parts
 
 
 def _metrics(folder: Path, config: Config) -> dict[str, Any]:

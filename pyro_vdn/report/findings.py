@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pyro_vdn.diagnostics import CollapseMode, CollapseReport
 from pyro_vdn.diagnostics._exact import student_quantile
+from pyro_vdn.diagnostics._p_value_text import p_value_text
 from pyro_vdn.report.estimates import Estimate
 from pyro_vdn.report.words import percent, to_first_digit
 
@@ -112,13 +113,13 @@ def predictive_finding(found: Sequence[Replicated], *, together: int = 1) -> Che
     Example:
         >>> found = [Replicated("sd", 0.4, 0.2), Replicated("autocorrelation", 0.001, 5.0)]
         >>> predictive_finding(found).findings
-        ('posterior predictive check: autocorrelation p = 0.00, larger in the data than in nearly \
+        ('posterior predictive check: autocorrelation p = 0.001, larger in the data than in nearly \
 all replicated data',)
     """
     limit = _SURE / 2 / max(len(found), 1)
     far = student_quantile(limit, _MANY) * math.sqrt(together) if together > 1 else 0.0
     sentences = [
-        f"posterior predictive check: {one.name} p = {one.p_value:.2f}, "
+        f"posterior predictive check: {one.name} p {p_value_text(one.p_value)}, "
         f"{'larger' if one.p_value < 0.5 else 'smaller'} in the data than in nearly all "
         "replicated data"
         for one in found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from pyro_vdn.diagnostics import PredictiveCheck, plot_predictive_check, predictive_check
+from pyro_vdn.diagnostics._p_value_text import p_value_text
 from pyro_vdn.report.blocks import paragraph, picture, table
 from pyro_vdn.report.findings import Replicated, predictive_finding
 from pyro_vdn.report.markup import Content, Markup
@@ -59,7 +62,7 @@ def _table(check: PredictiveCheck) -> Markup:
             row["statistic"],
             known(row["observed"], ".4g"),
             f"{known(row['replicated_mean'], '.4g')} ± {known(row['replicated_sd'], '.2g')}",
-            known(row["p_value"], ".3f"),
+            "-" if math.isnan(row["p_value"]) else p_value_text(row["p_value"], sign=False),
             known(row["distance"], "+.1f"),
         ]
         for row in check.table()

@@ -43,7 +43,7 @@ def test_predictive_checks(p_value: float, distance: float, together: int, told:
     sentences = findings.predictive_finding(found, together=together).findings
     assert bool(sentences) == bool(told)
     if told:
-        expected = f"posterior predictive check: sd p = {p_value:.2f}, {told} than in nearly all"
+        expected = f"posterior predictive check: sd p = {p_value:.3f}, {told} than in nearly all"
         assert sentences[0].startswith(expected)
 
 

@@ -16,6 +16,7 @@ from pyro_vdn.bench import (
     memory_speed,
     memory_tables,
     regression,
+    uncertainty_tables,
 )
 from pyro_vdn.bench.results import collect, markdown_table, paired_difference
 from pyro_vdn.bench.speed import Comparison
@@ -39,7 +40,9 @@ FILES = {
     "nuts": "nuts.json",
     "regression": "regression-energy.json",
     "regulation": "regulation.json",
+    "simulated": "simulated.json",
     "speed": "speed.json",
+    "uncertainty": "uncertainty.json",
 }
 
 
@@ -130,5 +133,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "memory_speed": memory_speed.speed_tables,
     "nuts": chain_tables.nuts_table,
     "regulation": control_tables.regulation_table,
+    "simulated": uncertainty_tables.simulated_table,
     "speed": _speed_table,
+    "uncertainty": uncertainty_tables.uncertainty_table,
 }

@@ -12,7 +12,7 @@ from pyro_vdn.bench.language_methods import LanguageMethod
 from pyro_vdn.datasets import evaluation_batches
 from pyro_vdn.decision import ReadoutScores
 from pyro_vdn.diagnostics import expected_calibration_error, fit_temperature, summarise_tokens
-from pyro_vdn.diagnostics.token_scores import average_log_probs, tempered
+from pyro_vdn.diagnostics.tokens.token_scores import average_log_probs, tempered
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer import TokenDraws, token_draws
 from pyro_vdn.models import VariationalGPT

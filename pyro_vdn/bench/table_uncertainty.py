@@ -22,7 +22,7 @@ from pyro_vdn.diagnostics import (
     interval_score,
     interval_width,
 )
-from pyro_vdn.diagnostics.intervals import Interval
+from pyro_vdn.diagnostics.scoring.intervals import Interval
 from pyro_vdn.guides import NeuronGuide
 from pyro_vdn.infer import Prediction, pooled, predict
 from pyro_vdn.train.evaluate import as_prediction, predictive

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vdn.decision.readout_scores import Combined, ReadoutScore, SelectionScore, score
 from pyro_vdn.decision.readouts import Readout, candidate_readouts, check_bank, combine
-from pyro_vdn.diagnostics.token_scores import check_targets
+from pyro_vdn.diagnostics.tokens.token_scores import check_targets
 from pyro_vdn.errors import InputError
 
 _ELEMENTS_AT_ONCE = 2**21

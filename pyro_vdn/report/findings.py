@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pyro_vdn.diagnostics import CollapseMode, CollapseReport
 from pyro_vdn.diagnostics._exact import student_quantile
-from pyro_vdn.diagnostics._p_value_text import p_value_text
+from pyro_vdn.diagnostics.predictive._p_value_text import p_value_text
 from pyro_vdn.report.estimates import Estimate
 from pyro_vdn.report.words import percent, to_first_digit
 

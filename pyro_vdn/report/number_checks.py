@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pyro_vdn.diagnostics import PredictiveCheck, plot_predictive_check, predictive_check
-from pyro_vdn.diagnostics._p_value_text import p_value_text
+from pyro_vdn.diagnostics.predictive._p_value_text import p_value_text
 from pyro_vdn.report.blocks import paragraph, picture, table
 from pyro_vdn.report.findings import Replicated, predictive_finding
 from pyro_vdn.report.markup import Content, Markup

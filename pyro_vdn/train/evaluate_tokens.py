@@ -16,8 +16,8 @@ from pyro_vdn.diagnostics import (
     score_columns,
     summarise_tokens,
 )
-from pyro_vdn.diagnostics.token_metrics import joined, sequence_numbers
-from pyro_vdn.diagnostics.token_scores import (
+from pyro_vdn.diagnostics.tokens.token_metrics import joined, sequence_numbers
+from pyro_vdn.diagnostics.tokens.token_scores import (
     average_log_probs,
     check_temperature,
     token_scores,

@@ -12,8 +12,8 @@ from pyro_vdn.models import VariationalGPT
 from torch import Tensor, nn
 
 from pyro_vdn.diagnostics import fit_temperature, token_scores
-from pyro_vdn.diagnostics.token_metrics import score_columns
-from pyro_vdn.diagnostics.token_scores import average_log_probs
+from pyro_vdn.diagnostics.tokens.token_metrics import score_columns
+from pyro_vdn.diagnostics.tokens.token_scores import average_log_probs
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import TokenDraws, token_draws
 from pyro_vdn.poutine import deterministic, dropout

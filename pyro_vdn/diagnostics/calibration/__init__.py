@@ -1,0 +1,1 @@
+"""Calibration, reliability, recalibration and conformal intervals."""

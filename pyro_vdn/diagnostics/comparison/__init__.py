@@ -1,0 +1,1 @@
+"""Comparison of fits, parts of their uncertainty, and trends."""

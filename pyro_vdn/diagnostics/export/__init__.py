@@ -1,0 +1,1 @@
+"""The export to ArviZ and to netCDF."""

@@ -1,0 +1,1 @@
+"""Whether the inference is good: evidence, k-hat, simulation, NUTS, amortization."""

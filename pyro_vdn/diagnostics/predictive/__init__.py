@@ -1,0 +1,1 @@
+"""Predictive checks and bands of uniform values."""

@@ -1,0 +1,1 @@
+"""Proper scores, quantiles and intervals of predictions of numbers."""

@@ -1,0 +1,1 @@
+"""What units do: statistics, use, collapse, history, persistence, and their figures."""

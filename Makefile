@@ -48,7 +48,7 @@ unit: $(READY) $(ARVIZ1)/.ready
 	$(BIN)/pytest -q -n 2 tests
 
 doctest: $(READY)
-	$(BIN)/pytest -q --doctest-modules pyro_vdn models guides
+	$(BIN)/pytest -q -n 2 --doctest-modules pyro_vdn models guides
 
 notebooks: $(READY)
 	$(BIN)/pytest -q -n 2 --nbmake --nbmake-timeout=300 notebooks

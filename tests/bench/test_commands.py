@@ -18,6 +18,7 @@ from pyro_vdn.bench import (
     speed,
 )
 from pyro_vdn.bench.app import app
+from pyro_vdn.control import FreeBits
 from pyro_vdn.train.recipes import ForecastingRecipe
 
 pytestmark = [
@@ -102,6 +103,7 @@ def test_regulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_control_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_cost, "BLOCK", 2)
+    monkeypatch.setattr(control_cost, "ALONE", {"FreeBits": FreeBits})
     out = tmp_path / "cost.json"
     result = CliRunner().invoke(app, ["control-cost", "--repeats=1", f"--out={out}"])
     assert result.exit_code == 0, result.output

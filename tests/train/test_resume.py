@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -330,49 +328,3 @@ def test_other_models_are_refused_as_before(
     with pytest.raises(InputError, match=r"options\.batch_size"):
         fit(make_model(), *noise, options=options(batch_size=4), folder=there, resume=stopped)
     assert not there.exists()
-
-
-TWO = """
-import sys, torch, pyro
-import lightning.pytorch as lightning
-from pyro_vdn.models import Regression
-from pyro_vdn.train import FitOptions, fit
-
-class StopAt50(lightning.Callback):
-    def on_train_batch_end(self, trainer, *rest):
-        trainer.should_stop = trainer.global_step == 50
-
-folder = sys.argv[1]
-x = torch.linspace(-1, 1, 60)[:, None].expand(60, 3)
-y = torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
-options = FitOptions(max_steps=60, evaluate_every=10, batch_size=4, warmup_steps=3,
-                     learning_rate=5e-2, accelerator="cpu", devices=2)
-how = {
-    "straight": {"folder": folder + "/straight"},
-    "first": {"folder": folder + "/first", "callbacks": [StopAt50()]},
-    "second": {"folder": folder + "/second", "resume": folder + "/first"},
-}
-for step, places in how.items():
-    pyro.set_rng_seed(0)
-    model = Regression(3, num_units=5)
-    result = fit(model, (x[:8], y[:8]), (x[8:], y[8:]), options=options, **places)
-    state = model.state_dict(), result.steps, result.best_step
-    torch.save(state, f"{folder}/{step}{torch.distributed.get_rank()}.pt")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_continue_in_another_folder(tmp_path: Path) -> None:
-    (tmp_path / "two.py").write_text(TWO)
-    command = [sys.executable, "-W", "ignore", str(tmp_path / "two.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    ranks = [
-        [torch.load(tmp_path / f"{step}{rank}.pt") for step in ("straight", "first", "second")]
-        for rank in range(2)
-    ]
-    assert same_state(*ranks)  # both end with the same weights
-    for straight, first, second in ranks:
-        assert straight[1] == 60
-        assert first[1:] == (50, straight[2])
-        assert same_state(straight, second)

@@ -45,7 +45,7 @@ types: $(READY)
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p pyro_vdn
 
 unit: $(READY) $(ARVIZ1)/.ready
-	$(BIN)/pytest -q -n 2 tests
+	$(BIN)/pytest -q -n 2 --dist loadfile tests
 
 doctest: $(READY)
 	$(BIN)/pytest -q -n 2 --doctest-modules pyro_vdn models guides

@@ -84,9 +84,10 @@ def uncertainty_table(results: Results) -> str:
         runs = [run for run in results["runs"] if run["data"] == data]
         first, *_ = methods(runs)
         for method in methods(runs):
-            difference = (
-                "" if method == first else str(paired_difference(runs, method, first, "nll"))
+            differences = " | ".join(
+                "" if method == first else str(paired_difference(runs, method, first, metric))
+                for metric in ("nll", "aurc")
             )
             cells = " | ".join(cell(collect(runs, method, metric)) for metric in COLUMNS)
-            lines.append(f"| {data} | {method} | {difference} | {cells} |")
+            lines.append(f"| {data} | {method} | {differences} | {cells} |")
     return "\n".join(lines)

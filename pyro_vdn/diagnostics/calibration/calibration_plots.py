@@ -51,7 +51,7 @@ def plot_quantile_reliability(reliability: QuantileReliability, *, title: str = 
 
     Example:
         >>> import torch
-        >>> from pyro_vdn.diagnostics.calibration.reliability import quantile_reliability
+        >>> from pyro_vdn.diagnostics import quantile_reliability
         >>> quantiles, target = torch.tensor([[0.25] * 90, [0.75] * 90]), torch.rand(90)
         >>> found = quantile_reliability(quantiles, [0.25, 0.75], target)
         >>> len(plot_quantile_reliability(found).axes)
@@ -106,7 +106,7 @@ def plot_event_reliability(
 
     Example:
         >>> import torch
-        >>> from pyro_vdn.diagnostics.calibration.event_reliability import event_reliability
+        >>> from pyro_vdn.diagnostics import event_reliability
         >>> probability = torch.linspace(0.1, 0.9, 200)
         >>> figure = plot_event_reliability(event_reliability(probability, probability > 0.5))
         >>> len(figure.axes)

@@ -30,7 +30,7 @@ def plot_compare(comparison: Comparison) -> Figure:
         MissingPackageError: If matplotlib is not installed.
 
     Example:
-        >>> from pyro_vdn.diagnostics.comparison.compare import compare
+        >>> from pyro_vdn.diagnostics import compare
         >>> easy = np.random.default_rng(0).normal(size=200)
         >>> figure = plot_compare(compare({"a": easy - 1.1, "b": easy + 0.2 * np.sin(easy)}))
         >>> [axes.get_title(loc="left") for axes in figure.axes]

@@ -103,7 +103,7 @@ def plot_unit_shares(shares: UnitShares) -> Figure:
         >>> import torch
         >>> from pyro_vdn.guides import NeuronGuide
         >>> from pyro_vdn.models import Regression
-        >>> from pyro_vdn.diagnostics.comparison.unit_shares import unit_shares
+        >>> from pyro_vdn.diagnostics import unit_shares
         >>> model = Regression(3, num_units=4)
         >>> figure = plot_unit_shares(unit_shares(model, NeuronGuide(model), torch.randn(50, 3)))
         >>> figure.axes[0].get_title(loc="left")

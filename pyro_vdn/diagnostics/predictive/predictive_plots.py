@@ -108,7 +108,7 @@ def plot_predictive_check(check: PredictiveCheck, *, level: float = 0.95) -> Fig
 
     Example:
         >>> import torch
-        >>> from pyro_vdn.diagnostics.predictive.predictive_check import predictive_check
+        >>> from pyro_vdn.diagnostics import predictive_check
         >>> check = predictive_check(torch.randn(200, 50), 9 + torch.randn(50), statistics=["mean"])
         >>> plot_predictive_check(check).axes[0].get_title(loc="left")
         'mean: p = 0.002'

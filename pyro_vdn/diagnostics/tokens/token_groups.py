@@ -32,7 +32,7 @@ def by_group(
         InputError: For another number of labels, or a column that is missing.
 
     Example:
-        >>> from pyro_vdn.diagnostics.tokens.token_scores import TokenScores
+        >>> from pyro_vdn.diagnostics import TokenScores
         >>> table = dict.fromkeys(TokenScores._fields, torch.tensor([0.2, 0.4, 0.9]))
         >>> table["sequence"] = torch.arange(3)
         >>> found = by_group(table, ["rare", "common", "rare"])

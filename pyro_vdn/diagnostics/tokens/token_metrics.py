@@ -17,7 +17,7 @@ class TokenMetrics:
     from sums, calibration in bins of equal mass and the worst tokens could not.
 
     Example:
-        >>> from pyro_vdn.diagnostics.tokens.token_scores import token_scores
+        >>> from pyro_vdn.diagnostics import token_scores
         >>> metrics = TokenMetrics()
         >>> for _ in range(2):
         ...     log_probs = torch.randn(5, 3, 8, 11).log_softmax(-1)
@@ -65,7 +65,7 @@ def score_columns(scores: TokenScores) -> dict[str, Tensor]:
         scores: Scores of shape `(..., time)`.
 
     Example:
-        >>> from pyro_vdn.diagnostics.tokens.token_scores import token_scores
+        >>> from pyro_vdn.diagnostics import token_scores
         >>> scores = token_scores(torch.zeros(1, 2, 3, 4).log_softmax(-1), torch.zeros(2, 3).long())
         >>> score_columns(scores)["correct"].shape
         torch.Size([6])

@@ -47,7 +47,7 @@ def plot_reliability(curves: Mapping[str, Reliability] | Reliability) -> Figure:
 
     Example:
         >>> import torch
-        >>> from pyro_vdn.diagnostics.tokens.token_calibration import reliability_curve
+        >>> from pyro_vdn.diagnostics import reliability_curve
         >>> highest = torch.linspace(0.1, 0.9, 500)
         >>> figure = plot_reliability(reliability_curve(highest, highest > 0.5))
         >>> figure.axes[0].get_title(loc="left")

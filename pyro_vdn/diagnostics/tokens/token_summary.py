@@ -56,8 +56,8 @@ class TokenSummary:
             stretches of one text are not quite independent either, so it is a little too small.
 
     Example:
-        >>> from pyro_vdn.diagnostics.tokens.token_scores import token_scores
-        >>> from pyro_vdn.diagnostics.tokens.token_metrics import TokenMetrics
+        >>> from pyro_vdn.diagnostics import token_scores
+        >>> from pyro_vdn.diagnostics import TokenMetrics
         >>> metrics = TokenMetrics()
         >>> log_probs = torch.tensor([[[[0.5, 0.5], [0.9, 0.1]]]]).log()
         >>> metrics.update(token_scores(log_probs, torch.tensor([[0, 0]])))

@@ -45,10 +45,10 @@ types: $(READY)
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p pyro_vdn
 
 unit: $(READY) $(ARVIZ1)/.ready
-	$(BIN)/pytest -q -n 2 --dist loadfile tests
+	$(BIN)/pytest -q -n 2 --dist worksteal tests
 
 doctest: $(READY)
-	$(BIN)/pytest -q -n 2 --doctest-modules pyro_vdn models guides
+	$(BIN)/pytest -q --doctest-modules pyro_vdn models guides
 
 notebooks: $(READY)
 	$(BIN)/pytest -q -n 2 --nbmake --nbmake-timeout=300 notebooks

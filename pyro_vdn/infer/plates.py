@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyro
 import pyro.poutine
 import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 
 from pyro_vdn.infer.evaluating import kept_noise
 from pyro_vdn.infer.single_pass import Program
+from pyro_vdn.nn.sites import PARTICLES
 
 
 def guess_max_plate_nesting(
@@ -50,6 +52,33 @@ def max_plate_nesting(sites: Iterable[Mapping[str, Any]]) -> int:
         if frame.vectorized
     ]
     return -min(dims, default=0)
+
+
+def common_plate(
+    stacks: Iterable[Iterable[CondIndepStackFrame]],
+) -> CondIndepStackFrame | None:
+    """Return the outermost plate that all sites share, or None where they differ in it.
+
+    Args:
+        stacks: The plates of each site, of which those of particles do not count.
+
+    Example:
+        >>> with pyro.plate("rows", 5, dim=-2) as _, pyro.poutine.trace() as seen:
+        ...     for name in ("x", "y"):
+        ...         _ = pyro.sample(name, pyro.distributions.Normal(torch.zeros(5, 1), 1.0))
+        >>> common_plate(seen.trace.nodes[name]["cond_indep_stack"] for name in ("x", "y")).name
+        'rows'
+    """
+    outermost = [
+        min(
+            (frame for frame in frames if frame.vectorized and frame.name != PARTICLES),
+            key=lambda frame: frame.dim,
+            default=None,
+        )
+        for frames in stacks
+    ]
+    same = len({None if frame is None else frame.name for frame in outermost}) == 1
+    return outermost[0] if same else None
 
 
 def holds_sequences(plates: Iterable[CondIndepStackFrame]) -> bool:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from pyro_vdn.diagnostics import UnitStatistics
+from pyro_vdn.diagnostics.units.measure import random_layers
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import ClosedForm, Prediction, pooled, predict, predict_closed_form
 from pyro_vdn.infer.evaluating import evaluating
 from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_positive, check_rows
-from pyro_vdn.poutine import LayerRecord, record
+from pyro_vdn.poutine import record
 from pyro_vdn.train.parameters import count_parameters
 from pyro_vdn.train.row_scores import RowScores
 
@@ -248,7 +249,7 @@ def _layers(
     with torch.no_grad(), record() as seen:
         for start in range(0, len(x), batch_size):
             guide(x[start : start + batch_size])
-    return {path: UnitStatistics.of(layer) for path, layer in seen.items() if is_random(layer)}
+    return {path: UnitStatistics.of(layer) for path, layer in random_layers(seen).items()}
 
 
 def _predict(
@@ -282,12 +283,3 @@ def as_prediction(found: Prediction | ClosedForm) -> Prediction:
 def predictive(prediction: Prediction) -> Prediction | ClosedForm:
     """Return one predictive distribution for all scores: the closed form where there is one."""
     return prediction.closed_form or prediction
-
-
-def is_random(layer: LayerRecord) -> bool:
-    """Say whether all units of a layer are distributions; a deterministic twin's are points.
-
-    Args:
-        layer: What was recorded of it.
-    """
-    return bool((layer.scale.mean > 0).all())

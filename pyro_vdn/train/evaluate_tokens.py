@@ -22,12 +22,12 @@ from pyro_vdn.diagnostics.tokens.token_scores import (
     check_temperature,
     token_scores,
 )
+from pyro_vdn.diagnostics.units.measure import random_layers
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer import TokenDraws, token_draws
 from pyro_vdn.infer.evaluating import evaluating, own_noise
 from pyro_vdn.nn.shapes import check_positive
 from pyro_vdn.poutine import record
-from pyro_vdn.train.evaluate import is_random
 
 Program: TypeAlias = Callable[..., Any]
 TokenBatches: TypeAlias = Iterable[Any]
@@ -113,7 +113,7 @@ def evaluate_tokens(
     draws = MemberDraws(model, guide, num_samples, site)
     with own_noise(seed), evaluating(model, guide):
         found = evaluate_token_draws(draws, batches, temperature=temperature)
-    layers = {path: UnitStatistics.of(seen) for path, seen in draws.seen.items() if is_random(seen)}
+    layers = {path: UnitStatistics.of(seen) for path, seen in random_layers(draws.seen).items()}
     return TokenEvaluation(found.metrics, found.table, layers)
 
 

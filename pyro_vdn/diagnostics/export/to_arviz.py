@@ -27,7 +27,7 @@ from pyro_vdn.diagnostics.export._request import (
     read_rows,
     read_units,
 )
-from pyro_vdn.diagnostics.units.measure import record_rows
+from pyro_vdn.diagnostics.units.measure import random_layers, record_rows
 from pyro_vdn.diagnostics.units.statistics import UnitStatistics
 from pyro_vdn.errors import InputError
 from pyro_vdn.infer.closed_form import has_closed_form
@@ -38,7 +38,7 @@ from pyro_vdn.infer.own_store import give_own_store
 from pyro_vdn.nn.divergence import is_silent
 from pyro_vdn.nn.observed import reads_missing
 from pyro_vdn.nn.shapes import check_choice, check_positive
-from pyro_vdn.poutine import LayerRecord, record
+from pyro_vdn.poutine import record
 
 Program = Callable[..., Any]
 
@@ -162,7 +162,9 @@ def to_arviz(
             model=model,
             guide=guide,
             inputs=inputs,
-            y=y.unsqueeze(-1) if y is not None and _lacks_outputs(look, site, inputs, y) else y,
+            y=y.unsqueeze(-1)
+            if y is not None and outputs_are_rows(look.sites[site], inputs, y)
+            else y,
             schema=schema,
             num_samples=num_samples,
             batch_size=at_once,
@@ -182,10 +184,6 @@ def to_arviz(
         if OF_UNITS & set(wanted):
             export.add_units(wanted, statistics or _unit_statistics(request))
     return export.build({**_attributes(request, config), **(attrs or {})})
-
-
-def _lacks_outputs(look: Look, site: str, inputs: Sequence[Tensor], y: Tensor) -> bool:
-    return outputs_are_rows(look.sites[site], inputs, y)
 
 
 def _absent(
@@ -211,14 +209,9 @@ def _absent(
     latent = [n for name, n in look.sites.items() if name != site and not n["is_observed"]]
     if all(is_silent(node["fn"]) for node in latent):
         absent |= dict.fromkeys(OF_PRIOR, "nothing latent has a prior")
-    if not statistics and not _random(seen):
+    if not statistics and not random_layers(seen):
         absent |= dict.fromkeys(OF_UNITS, "no layer has an offered posterior of all its units")
     return absent
-
-
-def _random(layers: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
-    """Return the layers whose units are all distributions."""
-    return {path: layer for path, layer in layers.items() if bool((layer.scale.mean > 0).all())}
 
 
 def _add_drawn(export: Export, wanted: Sequence[str], conditional: bool) -> None:
@@ -278,7 +271,7 @@ def _unit_statistics(request: Request) -> dict[str, UnitStatistics]:
     ]
     rows = Rows(batches, targets=False, missing_allowed=reads_missing(request.model))
     seen = record_rows(request.model, request.guide, rows, seed=request.seed)
-    return {path: UnitStatistics.of(layer) for path, layer in _random(seen).items()}
+    return {path: UnitStatistics.of(layer) for path, layer in random_layers(seen).items()}
 
 
 def _attributes(request: Request, config: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.infer.plates import guess_max_plate_nesting
+from pyro_vdn.infer.plates import common_plate, guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import Pass, Program, run_single_pass
 from pyro_vdn.infer.site import Site
 from pyro_vdn.nn.sites import PARTICLES
@@ -149,19 +149,13 @@ def _whole(site: Site, values: Tensor) -> Tensor:
 
 def _shared_plate(observed: Sequence[Site], run: Pass) -> CondIndepStackFrame | None:
     """Return the outermost plate of all observations, where all that is latent stands in it too."""
-    frames = [_outermost(site) for site in observed]
-    first = frames[0]
-    if first is None or any(frame is None or frame.name != first.name for frame in frames):
+    plate = common_plate(site.plates for site in observed)
+    if plate is None:
         return None
     others = [site for site in run.others if not site.is_fixed]
     latent = [*run.neurons, *others, *_drawn(run)]
-    inside = all(first.name in {frame.name for frame in site.plates} for site in latent)
-    return first if inside else None
-
-
-def _outermost(site: Site) -> CondIndepStackFrame | None:
-    frames = [frame for frame in site.plates if frame.vectorized and frame.name != PARTICLES]
-    return min(frames, key=lambda frame: frame.dim, default=None)
+    inside = all(plate.name in {frame.name for frame in site.plates} for site in latent)
+    return plate if inside else None
 
 
 def _is_statement(site: Site) -> bool:

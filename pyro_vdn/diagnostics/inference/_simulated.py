@@ -14,7 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_vdn.errors import InputError
-from pyro_vdn.infer.plates import guess_max_plate_nesting
+from pyro_vdn.infer.plates import common_plate, guess_max_plate_nesting
 from pyro_vdn.infer.single_pass import Program
 from pyro_vdn.nn.sites import DRAWS
 
@@ -102,7 +102,7 @@ def lay_out(model: Program, simulation: Simulation, *, independent_rows: bool) -
         )
     for name in observed:
         _check_shown(name, given.nodes[name]["value"], simulation.prior)
-    frame = _common_plate(given, observed)
+    frame = common_plate(given.nodes[name]["cond_indep_stack"] for name in observed)
     inside = {name: frame is not None and _stands_in(given.nodes[name], frame) for name in latent}
     return Layout(
         nesting=guess_max_plate_nesting(model, simulation.args),
@@ -111,16 +111,6 @@ def lay_out(model: Program, simulation: Simulation, *, independent_rows: bool) -
         observed=tuple(observed),
         latent=inside,
     )
-
-
-def _common_plate(given: Trace, observed: Sequence[str]) -> CondIndepStackFrame | None:
-    """Return the outermost plate of all observations, or None where they differ in it."""
-    outermost = []
-    for name in observed:
-        frames = [frame for frame in given.nodes[name]["cond_indep_stack"] if frame.vectorized]
-        outermost.append(min(frames, key=lambda frame: frame.dim, default=None))
-    same = len({None if frame is None else frame.name for frame in outermost}) == 1
-    return outermost[0] if same else None
 
 
 def _stands_in(site: Mapping[str, Any], plate: CondIndepStackFrame) -> bool:

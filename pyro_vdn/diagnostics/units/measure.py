@@ -90,6 +90,23 @@ def unit_statistics(
     }
 
 
+def random_layers(layers: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
+    """Return the layers whose units are all distributions; a deterministic twin's are points.
+
+    Args:
+        layers: Records by layer path.
+
+    Example:
+        >>> from pyro_vdn.models import Regression
+        >>> from pyro_vdn.poutine import deterministic
+        >>> with record() as seen, deterministic():
+        ...     _ = Regression(3)(torch.zeros(5, 3))
+        >>> list(seen), list(random_layers(seen))
+        (['neurons'], [])
+    """
+    return {path: layer for path, layer in layers.items() if bool((layer.scale.mean > 0).all())}
+
+
 def record_rows(
     model: Program,
     guide: Program,
